@@ -1,0 +1,48 @@
+"""The one small tree of exceptions: each says what was wrong, where, and what to do next."""
+
+from __future__ import annotations
+
+
+class LinewardError(Exception):
+    """Base of every error that Lineward raises on purpose.
+
+    Args:
+        what: what was wrong and where (the file, the member, the value that offended).
+        do: what the reader should do next.
+    """
+
+    def __init__(self, what: str, *, do: str) -> None:
+        super().__init__(what, do)
+        self.what = what
+        self.do = do
+
+    def __str__(self) -> str:
+        return f"{self.what}\n  -> {self.do}"
+
+
+class BundleError(LinewardError):
+    """A bundle is damaged, incomplete, hostile or of an unknown format."""
+
+
+class ImageError(LinewardError):
+    """An image cannot be read, or has a shape or type that cannot be inspected."""
+
+
+class DataError(LinewardError):
+    """A data set is missing, empty, or laid out in a way that is not understood."""
+
+
+class EngineError(LinewardError):
+    """An engine cannot be built, or gave something other than the scores it owes."""
+
+
+class CalibrationError(LinewardError):
+    """A promise (such as a false-reject rate) that the sample at hand cannot support."""
+
+
+class TrainingError(LinewardError):
+    """A recipe, backbone or weights file that cannot be trained with."""
+
+
+class MissingExtraError(LinewardError):
+    """A workstation command on a machine that has only the device's packages."""
