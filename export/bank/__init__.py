@@ -1,1 +1,87 @@
-"""Placeholder docstring, replaced as the room fills."""
+"""The memory bank: which patches of good parts to remember."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lineward.export.bank.farthest_point import farthest_points, greatest_similarity
+from lineward.export.bank.spherical_kmeans import two_level_kmeans
+from lineward.runtime.errors import TrainingError
+
+Rows = NDArray[np.float32]
+Embeddings = Callable[[], Iterable[Rows]]
+"""Gives, each time it is called, the unit patch embeddings of every image in turn, float32 [patches, dimensions]."""
+
+METHODS = ("two-halves", "k-means", "k-centre", "random")
+"""k-means half and farthest-point half (the default); each alone (k-centre is PatchCore's choice); a random sample."""
+
+POOL_ROWS = 1 << 19
+"""Patches held in memory at once: 320 MB at 153 dimensions."""
+
+
+def build_bank(
+    embeddings: Embeddings,
+    images: int,
+    patches: int,
+    rows: int,
+    method: str = "two-halves",
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Rows:
+    """Choose the bank.
+
+    While all patches fit the pool they are all considered. Beyond that, k-means sees an equal random sample of each
+    image, and the farthest-point half sees the patches of each image that the centroids explain worst.
+
+    Args:
+        embeddings: gives the embeddings of all images, image by image, anew at each call.
+        images: how many images there are.
+        patches: patches of an image.
+        rows: rows of the bank.
+        method: one of `METHODS`.
+        seed: seed of every random choice.
+        progress: called with the rows chosen so far.
+
+    Returns:
+        Unit rows, float32 [rows, dimensions].
+
+    Raises:
+        TrainingError: the method is unknown, or there are fewer patches than rows.
+    """
+    if method not in METHODS:
+        raise TrainingError(f"{method}: no such bank method", do=f"choose {', '.join(METHODS)}")
+    if not 2 <= rows <= images * patches:
+        raise TrainingError(
+            f"a bank of {rows} rows cannot be chosen from {images} images of {patches} patches",
+            do=f"choose from 2 to {images * patches} rows, or pass more good images",
+        )
+    rng = np.random.default_rng(seed)
+    share = max(1, min(patches, POOL_ROWS // images))
+    pool = np.concatenate([_random_patches(e, share, rng) for e in embeddings()])
+    if method == "random":
+        return pool[np.sort(rng.choice(len(pool), rows, replace=False))]
+    if method == "k-centre":
+        first = pool[rng.integers(len(pool))][np.newaxis]
+        return np.concatenate([first, farthest_points(pool, first, rows - 1, progress)])
+    centroids = two_level_kmeans(pool, rows if method == "k-means" else rows // 2, rng)
+    progress(len(centroids))
+    if method == "k-means":
+        return centroids
+    if share < patches:
+        pool = np.concatenate([_worst_explained(e, centroids, share) for e in embeddings()])
+    tail = farthest_points(pool, centroids, rows - len(centroids), lambda made: progress(len(centroids) + made))
+    return np.concatenate([centroids, tail])
+
+
+def _random_patches(embeddings: Rows, share: int, rng: np.random.Generator) -> Rows:
+    if share >= len(embeddings):
+        return embeddings
+    return embeddings[np.sort(rng.choice(len(embeddings), share, replace=False))]
+
+
+def _worst_explained(embeddings: Rows, centroids: Rows, share: int) -> Rows:
+    worst = np.argpartition(greatest_similarity(embeddings, centroids), share)[:share]
+    return embeddings[np.sort(worst)]

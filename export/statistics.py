@@ -1,0 +1,101 @@
+"""What the whitening and the lift are made of: mean and covariance of good patches, in one streaming pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lineward.runtime.errors import TrainingError
+
+SAMPLED_PATCHES = 16
+"""Patches of each image kept for the median norm."""
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """y = (x - mean) @ matrix.
+
+    Attributes:
+        mean: float32 [channels].
+        matrix: float32 [channels, dimensions].
+    """
+
+    mean: NDArray[np.float32]
+    matrix: NDArray[np.float32]
+
+    def apply(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Whitened features, float32 [n, dimensions], of features, float32 [n, channels]."""
+        whitened: NDArray[np.float32] = (features - self.mean) @ self.matrix
+        return whitened
+
+
+@dataclass(frozen=True)
+class Lift:
+    """u = [y, constant] / sqrt(|y|^2 + constant^2).
+
+    Constant 0 is the cosine of y; a large one is the Euclidean distance, since then 1 - cos is |y - b|^2 / 2 c^2.
+    """
+
+    constant: float
+
+
+class FeatureStatistics:
+    """Mean, covariance and a sample of patch features, gathered image by image in constant memory but for the sample.
+
+    Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._mean: NDArray[np.float64] = np.zeros(0)
+        self._scatter: NDArray[np.float64] = np.zeros((0, 0))
+        self._sample: list[NDArray[np.float32]] = []
+
+    def update(self, features: NDArray[np.float32]) -> None:
+        """Add the patches of one image, float32 [patches, channels]."""
+        patches, channels = features.shape
+        if self._count == 0:
+            self._mean, self._scatter = np.zeros(channels), np.zeros((channels, channels))
+        mean = features.mean(0, dtype=np.float64)
+        centred = (features - mean.astype(np.float32)).astype(np.float32)
+        shift, total = mean - self._mean, self._count + patches
+        self._scatter += centred.T @ centred + np.outer(shift, shift) * (self._count * patches / total)
+        self._mean += shift * (patches / total)
+        self._count = total
+        self._sample.append(features[:: max(1, patches // SAMPLED_PATCHES)].copy())
+
+    def whitening(self, shrinkage: float, dimensions: int | None = None) -> Whitening:
+        """Whitening of the covariance's eigenvectors by 1 / sqrt(eigenvalue + shrinkage * mean eigenvalue).
+
+        Args:
+            shrinkage: in mean eigenvalues; the larger, the closer to a plain rotation.
+            dimensions: leading eigenvectors to keep; all by default.
+
+        Raises:
+            TrainingError: there are no features, they do not vary, or more dimensions are asked for than there are.
+        """
+        if self._count == 0:
+            raise TrainingError("no image was read", do="pass at least one good image")
+        channels = len(self._mean)
+        kept = channels if dimensions is None else dimensions
+        if not 1 <= kept <= channels:
+            raise TrainingError(f"{kept} dimensions cannot be kept of {channels}", do=f"choose from 1 to {channels}")
+        values, vectors = np.linalg.eigh(self._scatter / self._count)
+        values, vectors = values[::-1].clip(min=0), _fix_signs(vectors[:, ::-1])
+        if not values[0] > 0:
+            raise TrainingError("the features of all patches are equal", do="pass images that show the part")
+        matrix = vectors[:, :kept] / np.sqrt(values[:kept] + shrinkage * values.mean())
+        return Whitening(self._mean.astype(np.float32), np.ascontiguousarray(matrix, dtype=np.float32))
+
+    def lift(self, whitening: Whitening, tau: float) -> Lift:
+        """A lift of tau median norms of whitened patches."""
+        norms = np.linalg.norm(whitening.apply(np.concatenate(self._sample)), axis=1)
+        return Lift(float(tau * np.median(norms)))
+
+
+def _fix_signs(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Eigenvectors are known but for their sign: make the largest component positive, on every machine."""
+    largest = np.abs(vectors).argmax(0)
+    return vectors * np.sign(vectors[largest, np.arange(vectors.shape[1])])

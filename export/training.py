@@ -1,0 +1,325 @@
+"""From good images to a bundle: the offline half of Lineward, step by step."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from lineward.calibration.threshold import METHOD, check_rate, images_needed, split_conformal
+from lineward.export.backbones import DEFAULT, Backbone, load_backbone
+from lineward.export.bank import build_bank
+from lineward.export.embedding import EmbeddingGraph, FeatureGraph, grid_of
+from lineward.export.onnx_graphs import export_embedding, similarity_graph
+from lineward.export.statistics import FeatureStatistics
+from lineward.runtime.anomaly_map import MapMaker, image_score
+from lineward.runtime.bundle import (
+    BANK,
+    BANK_TENSOR,
+    EMBEDDING,
+    GOLDEN_TENSOR,
+    SIMILARITY,
+    Bundle,
+    decode_bundle,
+    encode_bundle,
+    encode_tensor,
+)
+from lineward.runtime.engines.onnxruntime import EmbeddingSession
+from lineward.runtime.errors import DataError, TrainingError
+from lineward.runtime.images import encode_png, read_file, read_image
+from lineward.runtime.inspector import Inspector
+from lineward.runtime.manifest import FORMAT, Golden, Grid, Manifest, Origin, Score, Threshold
+from lineward.runtime.preprocessing import Frame, Preprocessing, preprocess
+
+_BATCH = 8
+_GOLDEN_TOLERANCE = 1e-4
+_SMOOTHING = 4 / 256
+"""Standard deviation of the map's Gaussian, in sides of the map."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every choice of a training run.
+
+    Attributes:
+        backbone: see `load_backbone`.
+        weights: file of the backbone's weights; by default its published ones.
+        size: side of the square input in pixels, a multiple of 32.
+        levels: strides of the feature levels.
+        shrinkage: of the whitening, in mean eigenvalues.
+        dimensions: kept by the whitening; all by default.
+        tau: the lift, in median norms.
+        rows: rows of the bank.
+        bank_method: see `build_bank`.
+        false_reject_rate: promised share of good parts rejected, at most.
+        seed: seed of every random choice.
+    """
+
+    backbone: str = DEFAULT
+    weights: Path | None = None
+    size: int = 256
+    levels: tuple[int, ...] = (8, 16)
+    shrinkage: float = 1.0
+    dimensions: int | None = None
+    tau: float = 3.0
+    rows: int = 2048
+    bank_method: str = "two-halves"
+    false_reject_rate: float = 0.05
+    seed: int = 0
+
+
+class Progress(Protocol):
+    """Shows how far a step of the training is."""
+
+    def step(self, name: str, total: int) -> AbstractContextManager[Advance]:
+        """Begin a step of `total` parts; the context's value is told how many are done."""
+
+
+class Advance(Protocol):
+    """Told how many parts of a step are done."""
+
+    def __call__(self, done: int, /) -> None: ...
+
+
+def train(
+    images: Sequence[Path],
+    product: str,
+    *,
+    held_out: Sequence[Path] = (),
+    version: int = 1,
+    recipe: Recipe = Recipe(),  # noqa: B008 (frozen)
+    progress: Progress,
+) -> bytes:
+    """Learn a product from good images.
+
+    The order and the names of the files do not matter: images are taken in the order of their contents' hashes. The
+    same images, recipe and package versions give the same bytes, but for the time of creation, which the environment
+    variable SOURCE_DATE_EPOCH fixes.
+
+    Args:
+        images: good images.
+        product: what they show.
+        held_out: good images for the threshold; by default a tenth of the images, or as many as the false-reject rate
+            needs, are held out from the bank.
+        version: version of the product's bundle.
+        recipe: every choice.
+        progress: shows each step.
+
+    Returns:
+        The bundle's bytes.
+
+    Raises:
+        CalibrationError: too few images for the false-reject rate.
+        DataError: the same image is given twice across the bank and the held-out ones.
+        TrainingError: the recipe makes no sense.
+        ImageError: an image cannot be read.
+    """
+    _check_size(recipe.size)
+    for_bank, for_threshold = _split(images, held_out, recipe)
+    backbone = load_backbone(recipe.backbone, recipe.weights)
+    features = FeatureGraph(backbone, recipe.levels)
+    spec = Preprocessing(width=recipe.size, height=recipe.size)
+    with tempfile.TemporaryDirectory(prefix="lineward-") as folder:
+        pixels = _preprocess_all([p for p, _ in for_bank], spec, Path(folder), progress)
+        statistics = _gather(features, pixels, progress)
+        whitening = statistics.whitening(recipe.shrinkage, recipe.dimensions)
+        graph = EmbeddingGraph(features, whitening, statistics.lift(whitening, recipe.tau))
+        grid = grid_of(recipe.size, recipe.levels, whitening.matrix.shape[1] + 1)
+        embedding = export_embedding(graph, recipe.size)
+        bank = _bank(embedding, grid, pixels, recipe, progress)
+    tensor = encode_tensor(BANK_TENSOR, bank)
+    offset = len(tensor) - bank.nbytes
+    members = {EMBEDDING: embedding, BANK: tensor, SIMILARITY: similarity_graph(grid, len(bank), offset)}
+    draft = _draft(product, version, recipe, spec, grid, len(bank), backbone, for_bank, for_threshold)
+    return _calibrate(draft, members, [p for p, _ in for_threshold], progress)
+
+
+def _check_size(size: int) -> None:
+    if size % 32 or not 64 <= size <= 2048:
+        raise TrainingError(f"an input of {size} pixels does not fit", do="choose a multiple of 32 from 64 to 2048")
+
+
+_Fingerprinted = tuple[Path, str]
+
+
+def _split(
+    images: Sequence[Path], held_out: Sequence[Path], recipe: Recipe
+) -> tuple[list[_Fingerprinted], list[_Fingerprinted]]:
+    """The images for the bank and those for the threshold, each by content hash."""
+    fingerprinted = _by_content(images)
+    if held_out:
+        apart = _by_content(held_out)
+        shared = {digest for _, digest in fingerprinted} & {digest for _, digest in apart}
+        if shared:
+            twins = [str(path) for path, digest in apart if digest in shared]
+            raise DataError(f"{twins[0]}: is both a training and a held-out image", do="hold out other images")
+        check_rate(recipe.false_reject_rate, len(apart))
+        return fingerprinted, apart
+    unique = list({digest: (path, digest) for path, digest in reversed(fingerprinted)}.values())
+    unique.sort(key=lambda item: item[1])
+    check_rate(recipe.false_reject_rate, max(0, len(unique) - 1))
+    count = max(len(unique) // 10, images_needed(recipe.false_reject_rate))
+    chosen = set(np.random.default_rng(recipe.seed).choice(len(unique), count, replace=False).tolist())
+    bank = [item for i, item in enumerate(unique) if i not in chosen]
+    return bank, [unique[i] for i in sorted(chosen)]
+
+
+def _by_content(paths: Sequence[Path]) -> list[_Fingerprinted]:
+    hashed = [(path, hashlib.sha256(read_file(path)).hexdigest()) for path in paths]
+    return sorted(hashed, key=lambda item: (item[1], str(item[0])))
+
+
+def _preprocess_all(paths: Sequence[Path], spec: Preprocessing, folder: Path, progress: Progress) -> NDArray[np.uint8]:
+    """All preprocessed images, uint8 [N, height, width, 3], in a file that the system may page out."""
+    shape = (len(paths), spec.height, spec.width, 3)
+    pixels = np.memmap(folder / "pixels", np.uint8, "w+", shape=shape)
+    with progress.step("read images", len(paths)) as advance:
+        for index, path in enumerate(paths):
+            pixels[index] = preprocess(read_image(path), spec)
+            advance(index + 1)
+    return pixels
+
+
+def _gather(features: FeatureGraph, pixels: NDArray[np.uint8], progress: Progress) -> FeatureStatistics:
+    statistics = FeatureStatistics()
+    with progress.step("learn statistics", len(pixels)) as advance, torch.inference_mode():
+        for start in range(0, len(pixels), _BATCH):
+            batch = features(torch.from_numpy(np.array(pixels[start : start + _BATCH])))
+            for image in batch.numpy():
+                statistics.update(image)
+            advance(start + len(batch))
+    return statistics
+
+
+def _bank(
+    embedding: bytes, grid: Grid, pixels: NDArray[np.uint8], recipe: Recipe, progress: Progress
+) -> NDArray[np.float32]:
+    """The bank, from embeddings by the very graph that ships."""
+    session = EmbeddingSession(embedding, grid)
+
+    def embeddings() -> Iterator[NDArray[np.float32]]:
+        with progress.step("embed images", len(pixels)) as advance:
+            for start in range(0, len(pixels), _BATCH):
+                batch = session.embed(np.array(pixels[start : start + _BATCH]))
+                yield from batch
+                advance(start + len(batch))
+
+    with progress.step("choose the bank", recipe.rows) as advance:
+        return build_bank(
+            embeddings, len(pixels), grid.rows * grid.columns, recipe.rows, recipe.bank_method, recipe.seed, advance
+        )
+
+
+def _draft(
+    product: str,
+    version: int,
+    recipe: Recipe,
+    spec: Preprocessing,
+    grid: Grid,
+    rows: int,
+    backbone: Backbone,
+    for_bank: Sequence[_Fingerprinted],
+    for_threshold: Sequence[_Fingerprinted],
+) -> Manifest:
+    """The manifest of a bundle that knows its product but has no threshold yet: its draft one passes nothing."""
+    digests = sorted(digest for _, digest in [*for_bank, *for_threshold])
+    return Manifest(
+        format=FORMAT,
+        product=product,
+        version=version,
+        created=_time_of_creation(),
+        members={},
+        preprocessing=spec,
+        grid=grid,
+        rows=rows,
+        score=Score(recipe.size, recipe.size, recipe.size * _SMOOTHING),
+        threshold=Threshold(0.0, recipe.false_reject_rate, METHOD, len(for_threshold), recipe.seed),
+        origin=Origin(
+            backbone=backbone.name,
+            weights_sha256=backbone.weights_sha256,
+            levels=tuple(sorted(recipe.levels)),
+            shrinkage=recipe.shrinkage,
+            tau=recipe.tau,
+            bank_method=recipe.bank_method,
+            images=len(for_bank),
+            data_sha256=hashlib.sha256("\n".join(digests).encode()).hexdigest(),
+            seed=recipe.seed,
+            tools=_versions(),
+        ),
+        golden=(),
+        golden_tolerance=_GOLDEN_TOLERANCE,
+    )
+
+
+def _calibrate(draft: Manifest, members: dict[str, bytes], paths: Sequence[Path], progress: Progress) -> bytes:
+    """Score the held-out images as the device will, set the threshold, and add golden images."""
+    bundle = decode_bundle(encode_bundle(draft, members), "the new bundle")
+    inspector = Inspector(bundle)
+    scores = []
+    with progress.step("score held-out images", len(paths)) as advance:
+        for index, path in enumerate(paths):
+            scores.append(inspector.inspect(read_image(path)).score)
+            advance(index + 1)
+    value = split_conformal(scores, draft.threshold.false_reject_rate)
+    threshold = msgspec.structs.replace(draft.threshold, value=value)
+    median = paths[int(np.argsort(scores, kind="stable")[len(scores) // 2])]
+    golden, golden_members = _golden(bundle, inspector, read_image(median))
+    manifest = msgspec.structs.replace(draft, threshold=threshold, golden=golden)
+    return encode_bundle(manifest, members | golden_members)
+
+
+def _golden(bundle: Bundle, inspector: Inspector, frame: Frame) -> tuple[tuple[Golden, ...], dict[str, bytes]]:
+    """A typical good image, and the same with a planted patch of noise, so that high scores are checked too."""
+    maps = MapMaker(bundle.manifest.grid, bundle.manifest.score)
+    records, members = [], {}
+    for name, image in {"good": frame, "defect": _plant(frame)}.items():
+        scores = next(inspector.patch_scores([image]))
+        record = Golden(
+            image=f"golden/{name}.png",
+            scores=f"golden/{name}.safetensors",
+            preprocessed_sha256=hashlib.sha256(preprocess(image, bundle.manifest.preprocessing).tobytes()).hexdigest(),
+            image_score=image_score(maps.anomaly_map(scores)),
+        )
+        records.append(record)
+        members[record.image] = encode_png(image)
+        members[record.scores] = encode_tensor(GOLDEN_TENSOR, scores)
+    return tuple(records), members
+
+
+def _plant(frame: Frame) -> Frame:
+    planted = frame.copy()
+    height, width = frame.shape[0] // 4, frame.shape[1] // 4
+    patch = planted[height : 2 * height, width : 2 * width]
+    noise = np.random.RandomState(0).randint(0, 256, patch.shape)
+    patch[...] = (noise << 8 if frame.dtype == np.uint16 else noise).astype(frame.dtype)
+    return planted
+
+
+def _time_of_creation() -> str:
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    seconds = int(epoch) if epoch and epoch.isdigit() else int(time.time())
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "torch": str(torch.__version__),
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }

@@ -1,0 +1,223 @@
+"""The bundle (`*.lineward`): one file that holds all that decides a verdict, and can be checked.
+
+A zip of stored members, no pickle anywhere: `manifest.json`, `embedding.onnx`, `similarity.onnx`,
+`bank.safetensors`, and the golden images and results under `golden/`. It is read into memory and never unpacked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from lineward.runtime.errors import BundleError
+from lineward.runtime.manifest import Manifest, Member, decode_manifest, encode_manifest
+
+MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"
+EMBEDDING = "embedding.onnx"
+SIMILARITY = "similarity.onnx"
+BANK = "bank.safetensors"
+BANK_TENSOR = "bank"
+GOLDEN_TENSOR = "scores"
+
+_MANIFEST_LIMIT = 1 << 20
+_BUNDLE_LIMIT = 1 << 31
+_REBUILD = "take the bundle again from where it was made"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle in memory, every member checked against the manifest.
+
+    Attributes:
+        manifest: what it says about itself.
+        members: the bytes of every member but the manifest.
+        bank: unit rows, float32 [rows, dimensions].
+        sha256: SHA-256 of the manifest's bytes; it names the bundle, since the manifest holds every member's hash.
+    """
+
+    manifest: Manifest
+    members: Mapping[str, bytes]
+    bank: NDArray[np.float32]
+    sha256: str
+
+    def golden_scores(self, name: str) -> NDArray[np.float32]:
+        """Patch scores stored under a member's name, float32 [rows, columns].
+
+        Raises:
+            BundleError: they are missing, or of another shape or type.
+        """
+        grid = self.manifest.grid
+        return _tensor(self.members[name], GOLDEN_TENSOR, (grid.rows, grid.columns), name)
+
+
+def read_bundle(path: str | Path) -> Bundle:
+    """Read a bundle and check its format, sizes, hashes and shapes.
+
+    Raises:
+        BundleError: it is missing, truncated, altered, of an unknown format, or holds what a bundle must not hold.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > _BUNDLE_LIMIT:
+            raise BundleError(f"{path}: {size} bytes, more than a bundle may have", do=_REBUILD)
+        data = path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{path}: cannot be read ({error.strerror})", do="check the path; `lineward train` makes a bundle"
+        ) from error
+    return decode_bundle(data, str(path))
+
+
+def decode_bundle(data: bytes, where: str) -> Bundle:
+    """Decode a bundle held in memory; `where` names it in errors. See `read_bundle`."""
+    members = _read_members(data, where)
+    manifest_bytes = members.pop(MANIFEST)
+    members.pop(SIGNATURE, None)
+    manifest = decode_manifest(manifest_bytes, where)
+    _check_members(members, manifest, where)
+    bank = _tensor(members[BANK], BANK_TENSOR, (manifest.rows, manifest.grid.dimensions), f"{where}: {BANK}")
+    _check_unit_rows(bank, where)
+    return Bundle(manifest, members, bank, hashlib.sha256(manifest_bytes).hexdigest())
+
+
+def encode_bundle(manifest: Manifest, members: Mapping[str, bytes]) -> bytes:
+    """Encode a bundle: the same members and manifest give the same bytes.
+
+    Args:
+        manifest: everything but `members`, which is filled in here.
+        members: every file of the bundle but the manifest.
+    """
+    listed = {name: Member(hashlib.sha256(data).hexdigest(), len(data)) for name, data in sorted(members.items())}
+    manifest = msgspec.structs.replace(manifest, members=listed)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in [(MANIFEST, encode_manifest(manifest)), *sorted(members.items())]:
+            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, data)
+    return buffer.getvalue()
+
+
+def write_bundle(path: str | Path, data: bytes) -> None:
+    """Write a bundle so that its path holds either what it held before or all of the new bytes.
+
+    Raises:
+        BundleError: the folder is missing, full or not writable.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise BundleError(
+            f"{path}: cannot be written ({error.strerror})", do="check the folder and its free space"
+        ) from error
+
+
+def encode_tensor(name: str, tensor: NDArray[np.float32]) -> bytes:
+    """One float32 array as safetensors."""
+    return save({name: np.ascontiguousarray(tensor)})
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_members(data: bytes, where: str) -> dict[str, bytes]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            infos = archive.infolist()
+            _check_archive(infos, len(data), where)
+            return {info.filename: archive.read(info) for info in infos}
+    except BundleError:
+        raise
+    # A hostile zip can make zipfile raise almost anything, NotImplementedError and struct.error among it.
+    except Exception as error:
+        raise BundleError(f"{where}: not a bundle, or damaged ({error})", do=_REBUILD) from error
+
+
+def _check_archive(infos: list[zipfile.ZipInfo], size: int, where: str) -> None:
+    names = [info.filename for info in infos]
+    if MANIFEST not in names:
+        held = "a pickled model" if any(n.endswith((".pkl", ".pickle")) for n in names) else "no manifest.json"
+        raise BundleError(f"{where}: not a bundle (it holds {held})", do=_REBUILD)
+    if len(set(names)) != len(names):
+        raise BundleError(f"{where}: two members have the same name", do=_REBUILD)
+    for info in infos:
+        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 0x1:
+            raise BundleError(f"{where}: {info.filename} is compressed or encrypted", do=_REBUILD)
+        if info.file_size > size or info.file_size != info.compress_size:
+            raise BundleError(f"{where}: {info.filename} claims more bytes than the file has", do=_REBUILD)
+        if info.filename == MANIFEST and info.file_size > _MANIFEST_LIMIT:
+            raise BundleError(f"{where}: manifest.json is larger than {_MANIFEST_LIMIT} bytes", do=_REBUILD)
+    if sum(info.file_size for info in infos) > size:
+        raise BundleError(f"{where}: members overlap", do=_REBUILD)
+
+
+def _check_members(members: Mapping[str, bytes], manifest: Manifest, where: str) -> None:
+    golden = {name for g in manifest.golden for name in (g.image, g.scores)}
+    allowed = {EMBEDDING, SIMILARITY, BANK} | {name for name in golden if _is_golden_name(name)}
+    _refuse(members.keys() - manifest.members.keys(), where, "is not listed in the manifest")
+    _refuse(manifest.members.keys() - members.keys(), where, "is listed in the manifest but missing")
+    _refuse(members.keys() - allowed, where, "does not belong in a bundle")
+    _refuse(({EMBEDDING, SIMILARITY, BANK} | golden) - members.keys(), where, "is missing")
+    for name, member in manifest.members.items():
+        if len(members[name]) != member.size:
+            raise BundleError(
+                f"{where}: {name} has {len(members[name])} bytes, its manifest says {member.size}",
+                do=_REBUILD,
+            )
+        if hashlib.sha256(members[name]).hexdigest() != member.sha256:
+            raise BundleError(f"{where}: {name} is not what was packed (its SHA-256 differs)", do=_REBUILD)
+
+
+def _is_golden_name(name: str) -> bool:
+    folder, _, rest = name.partition("/")
+    return folder == "golden" and "/" not in rest and rest.endswith((".png", ".safetensors"))
+
+
+def _refuse(names: set[str], where: str, why: str) -> None:
+    if names:
+        raise BundleError(f"{where}: {', '.join(sorted(names))} {why}", do=_REBUILD)
+
+
+def _tensor(data: bytes, key: str, shape: tuple[int, ...], where: str) -> NDArray[np.float32]:
+    try:
+        tensors: dict[str, Any] = load(data)
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{where}: not a safetensors file ({error})", do=_REBUILD) from error
+    tensor = tensors.get(key)
+    if tensor is None or tensor.dtype != np.float32 or tensor.shape != shape:
+        found = "nothing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
+        raise BundleError(f"{where}: {key} should be float32 {list(shape)}, found {found}", do=_REBUILD)
+    return tensor  # type: ignore[no-any-return]
+
+
+def _check_unit_rows(bank: NDArray[np.float32], where: str) -> None:
+    norms = np.linalg.norm(bank, axis=1)
+    if not np.all(np.abs(norms - 1) < 1e-3):  # false for NaN too
+        raise BundleError(f"{where}: the rows of the bank are not of unit length", do=_REBUILD)

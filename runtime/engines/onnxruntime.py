@@ -1,0 +1,132 @@
+"""The engine that runs everywhere: onnxruntime on the CPU.
+
+Two graphs: the embedding, and the similarity to the bank (Gemm with the bank's rows as constant, transposed right
+operand, then a maximum). The bank's bytes stay in `bank.safetensors`; the similarity graph names them as an external
+initializer, and they are handed over when the session is made.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from lineward.runtime.bundle import BANK_TENSOR, EMBEDDING, SIMILARITY, Bundle
+from lineward.runtime.errors import EngineError
+from lineward.runtime.manifest import Grid
+
+_ERRORS_ONLY = 3
+
+
+class OnnxRuntimeEngine:
+    """Embedding and similarity on the CPU.
+
+    Args:
+        bundle: what to run.
+        threads: threads to use; by default one for each core this process may use.
+
+    Raises:
+        EngineError: onnxruntime refuses a graph.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
+        self._grid = bundle.manifest.grid
+        self._embedding = EmbeddingSession(bundle.members[EMBEDDING], bundle.manifest.grid, threads)
+        # The session refers to this memory: it must live as long as the session does.
+        self._bank = ort.OrtValue.ortvalue_from_numpy(bundle.bank)
+        options = session_options(threads)
+        options.add_external_initializers([BANK_TENSOR], [self._bank])
+        self._similarity = open_session(bundle.members[SIMILARITY], options)
+
+    def score(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Patch scores; see `Engine`.
+
+        Raises:
+            EngineError: the images do not fit the graph, or it gave something other than the scores it owes.
+        """
+        embeddings = self._embedding.embed_ort(images)
+        count = len(images)
+        rows, columns = self._grid.rows, self._grid.columns
+        similarity = _run(self._similarity, {"embeddings": embeddings})[0].numpy()
+        if similarity.shape != (count * rows * columns,):
+            raise EngineError(
+                f"the similarity graph gave {list(similarity.shape)} values for {count} images of {rows}x{columns}",
+                do="take the bundle again from where it was made",
+            )
+        return (np.float32(1) - similarity).reshape(count, rows, columns)  # type: ignore[no-any-return]
+
+
+class EmbeddingSession:
+    """The embedding graph alone, for the engine and for building a bank with the very graph that ships.
+
+    Args:
+        graph: `embedding.onnx`.
+        grid: the patches it must give.
+        threads: as for `OnnxRuntimeEngine`.
+    """
+
+    def __init__(self, graph: bytes, grid: Grid, threads: int | None = None) -> None:
+        self._session = open_session(graph, session_options(threads))
+        self._shape = (grid.rows * grid.columns, grid.dimensions)
+
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Unit patch embeddings, float32 [N, patches, dimensions], of images, uint8 [N, height, width, 3].
+
+        Raises:
+            EngineError: the images do not fit the graph, or it gave another shape.
+        """
+        return self.embed_ort(images).numpy()  # type: ignore[no-any-return]
+
+    def embed_ort(self, images: NDArray[np.uint8]) -> Any:
+        """The same, left in onnxruntime's own memory."""
+        value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(images))
+        embeddings = _run(self._session, {"images": value})[0]
+        if list(embeddings.shape()) != [len(images), *self._shape]:
+            raise EngineError(
+                f"the embedding graph gave {embeddings.shape()}, its manifest says {[len(images), *self._shape]}",
+                do="take the bundle again from where it was made",
+            )
+        return embeddings
+
+
+def session_options(threads: int | None = None) -> Any:
+    """Options that serve a device with other work to do between two triggers."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    # Two sessions with spinning workers would burn each other's cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def open_session(graph: bytes, options: Any) -> Any:
+    """A session on the CPU.
+
+    Raises:
+        EngineError: the graph is damaged, or needs what this onnxruntime does not have.
+    """
+    try:
+        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises a dozen unrelated classes
+        raise EngineError(
+            f"onnxruntime {ort.__version__} refuses the graph: {_first_line(error)}",
+            do="take the bundle again from where it was made, or update onnxruntime",
+        ) from error
+
+
+def _run(session: Any, inputs: dict[str, Any]) -> Any:
+    try:
+        return session.run_with_ort_values(None, inputs)
+    except Exception as error:
+        raise EngineError(
+            f"onnxruntime could not run the graph: {_first_line(error)}",
+            do="check that the image size is the bundle's, and that memory is free",
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

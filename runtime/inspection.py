@@ -1,0 +1,65 @@
+"""The one record that passes from trigger to journal."""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Verdict(str, enum.Enum):
+    """What the line is told."""
+
+    PASS = "pass"
+    REJECT = "reject"
+
+
+class Reason(str, enum.Enum):
+    """Why a verdict was given."""
+
+    WITHIN_THRESHOLD = "within_threshold"
+    ABOVE_THRESHOLD = "above_threshold"
+    SCORE_NOT_FINITE = "score_not_finite"
+    IMAGE_UNREADABLE = "image_unreadable"
+    ENGINE_FAILED = "engine_failed"
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The result of one image.
+
+    Attributes:
+        verdict: pass or reject.
+        reason: why.
+        score: image score in [0, 2]; NaN when there is none.
+        threshold: image score that still passes.
+        anomaly_map: float32 [map_height, map_width] of scores in [0, 2]; None when there is none.
+        seconds: from frame to verdict.
+    """
+
+    verdict: Verdict
+    reason: Reason
+    score: float
+    threshold: float
+    anomaly_map: NDArray[np.float32] | None
+    seconds: float
+
+
+def decide(score: float, threshold: float) -> tuple[Verdict, Reason]:
+    """Pass a finite score at or below a finite threshold; reject everything else.
+
+    The order matters: a comparison with NaN is false, so only an explicit "not above" may pass a part.
+    """
+    if not (math.isfinite(score) and math.isfinite(threshold)):
+        return Verdict.REJECT, Reason.SCORE_NOT_FINITE
+    if score <= threshold:
+        return Verdict.PASS, Reason.WITHIN_THRESHOLD
+    return Verdict.REJECT, Reason.ABOVE_THRESHOLD
+
+
+def rejected_without_score(reason: Reason, threshold: float, seconds: float = 0.0) -> Inspection:
+    """The verdict on a part of which nothing is known: reject."""
+    return Inspection(Verdict.REJECT, reason, math.nan, threshold, None, seconds)

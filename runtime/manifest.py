@@ -1,0 +1,199 @@
+"""What a bundle says about itself: `manifest.json`, as plain frozen records."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from lineward.runtime.errors import BundleError
+from lineward.runtime.preprocessing import COLOUR, DEPTH, RESIZE, Preprocessing
+
+FORMAT = 1
+"""The bundle format this runtime reads and writes."""
+
+Count = Annotated[int, Meta(ge=1, le=1 << 24)]
+Pixels = Annotated[int, Meta(ge=8, le=8192)]
+Rate = Annotated[float, Meta(gt=0, lt=1)]
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A record of the manifest: frozen, and strict about what it is read from."""
+
+
+class Member(Record, frozen=True):
+    """One file of the bundle."""
+
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    size: Annotated[int, Meta(ge=0, le=1 << 31)]
+
+
+class Grid(Record, frozen=True):
+    """The patches of one image.
+
+    Attributes:
+        rows: patches from top to bottom.
+        columns: patches from left to right.
+        dimensions: length of a patch embedding.
+    """
+
+    rows: Count
+    columns: Count
+    dimensions: Count
+
+
+class Score(Record, frozen=True):
+    """How patch scores become an anomaly map and an image score.
+
+    Attributes:
+        map_height: rows of the anomaly map.
+        map_width: columns of the anomaly map.
+        sigma: standard deviation of the Gaussian that smooths the map, in map pixels.
+        image_score: how the map becomes one number: "max".
+    """
+
+    map_height: Pixels
+    map_width: Pixels
+    sigma: Annotated[float, Meta(gt=0, le=64)]
+    image_score: str = "max"
+
+
+class Threshold(Record, frozen=True):
+    """The image score above which a part is rejected, and the promise behind it.
+
+    Attributes:
+        value: the image score that still passes.
+        false_reject_rate: the promised share of good parts rejected, at most.
+        method: how the value was found ("split-conformal").
+        sample_size: held-out good images behind it.
+        seed: seed of the split.
+    """
+
+    value: Annotated[float, Meta(ge=0, le=2)]
+    false_reject_rate: Rate
+    method: str
+    sample_size: Count
+    seed: int
+
+
+class Origin(Record, frozen=True):
+    """Where a bundle came from.
+
+    Attributes:
+        backbone: name of the backbone.
+        weights_sha256: SHA-256 of the file its weights were read from.
+        levels: strides of the feature levels, in input pixels.
+        shrinkage: whitening shrinkage, in mean eigenvalues.
+        tau: the lift, in median norms of whitened patches.
+        bank_method: how the bank was chosen.
+        images: good images that built the bank.
+        data_sha256: fingerprint of all good images, bank and held-out.
+        seed: seed of every random choice.
+        tools: versions of what made it.
+    """
+
+    backbone: str
+    weights_sha256: str
+    levels: tuple[int, ...]
+    shrinkage: float
+    tau: float
+    bank_method: str
+    images: Count
+    data_sha256: str
+    seed: int
+    tools: dict[str, str]
+
+
+class Golden(Record, frozen=True):
+    """An image with the result that every engine must reproduce.
+
+    Attributes:
+        image: member that holds it, a PNG.
+        scores: member that holds its patch scores, float32 [rows, columns] under the key "scores".
+        preprocessed_sha256: SHA-256 of its preprocessed pixels, which must match to the bit.
+        image_score: its image score.
+    """
+
+    image: str
+    scores: str
+    preprocessed_sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    image_score: float
+
+
+class Manifest(Record, frozen=True):
+    """The whole of `manifest.json`.
+
+    Attributes:
+        format: version of the bundle format.
+        product: what is inspected.
+        version: grows with every release of the product's bundle.
+        created: UTC time, ISO 8601.
+        members: every other file of the bundle, by name.
+        preprocessing: from frame to graph input.
+        grid: patches of an image.
+        rows: rows of the bank.
+        score: from patch scores to image score.
+        threshold: the image threshold and its promise.
+        origin: where it came from.
+        golden: images with known results.
+        golden_tolerance: greatest difference allowed between patch scores and golden ones.
+    """
+
+    format: int
+    product: Annotated[str, Meta(min_length=1, max_length=128)]
+    version: Annotated[int, Meta(ge=1)]
+    created: str
+    members: dict[str, Member]
+    preprocessing: Preprocessing
+    grid: Grid
+    rows: Count
+    score: Score
+    threshold: Threshold
+    origin: Origin
+    golden: tuple[Golden, ...]
+    golden_tolerance: Annotated[float, Meta(gt=0, le=0.1)]
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Encode as JSON: indented for people, in one fixed order for signatures."""
+    return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=2) + b"\n"
+
+
+def decode_manifest(data: bytes, where: str) -> Manifest:
+    """Decode and check `manifest.json`; `where` names the bundle in errors.
+
+    Raises:
+        BundleError: it is not JSON, of another format, lacks a field, has one too many, or a value out of range.
+    """
+    rebuild = "take the bundle again from where it was made"
+    try:
+        head = msgspec.json.decode(data)
+        if not isinstance(head, dict) or not isinstance(head.get("format"), int):
+            raise BundleError(f"{where}: manifest.json names no format", do=rebuild)
+        if head["format"] != FORMAT:
+            raise BundleError(
+                f"{where}: bundle format {head['format']} is not known here (this runtime reads {FORMAT})",
+                do="update lineward on this device, or build the bundle with this version",
+            )
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BundleError(f"{where}: manifest.json is not valid: {error}", do=rebuild) from error
+    _check_known(manifest.preprocessing, where)
+    return manifest
+
+
+def _check_known(preprocessing: Preprocessing, where: str) -> None:
+    known: dict[str, Any] = {"resize": RESIZE, "depth": DEPTH, "colour": COLOUR}
+    for field, value in known.items():
+        found = getattr(preprocessing, field)
+        if found != value:
+            raise BundleError(
+                f"{where}: preprocessing {field} {found!r} is not known here (only {value!r})",
+                do="update lineward on this device",
+            )
+    if not (8 <= preprocessing.width <= 8192 and 8 <= preprocessing.height <= 8192):
+        raise BundleError(
+            f"{where}: input of {preprocessing.width}x{preprocessing.height} pixels is out of range (8 to 8192)",
+            do="take the bundle again from where it was made",
+        )

@@ -1,0 +1,104 @@
+"""From a camera frame to the pixels that the embedding graph takes, bit for bit the same everywhere.
+
+OpenCV's plain bilinear resize differs between x86 and Arm by up to one grey level, with a bias; a bank learned on
+one would be shifted on the other. INTER_LINEAR_EXACT is integer arithmetic and equal on both, but it does not
+low-pass, so a frame much larger than its target would alias. Hence the halving ladder: one exact resize to the
+nearest target * 2^k that is not smaller than the frame, then k exact means of 2x2 pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from lineward.runtime.errors import ImageError
+
+Frame = NDArray[np.uint8] | NDArray[np.uint16]
+"""A camera frame: uint8 or uint16, [H, W] gray or [H, W, 3] RGB."""
+
+RESIZE = "halving-ladder-of-linear-exact/1"
+DEPTH = "high-byte"
+COLOUR = "RGB"
+
+
+class Preprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What happens to a frame before the embedding graph, to the letter, as stored in a bundle.
+
+    Attributes:
+        width: columns of the graph's input, in pixels.
+        height: rows of the graph's input, in pixels.
+        resize: the one resize there is, with its version.
+        depth: how 16-bit pixels become 8-bit ones (the high byte).
+        colour: channel order of the graph's input; gray frames are repeated.
+    """
+
+    width: int
+    height: int
+    resize: str = RESIZE
+    depth: str = DEPTH
+    colour: str = COLOUR
+
+
+def preprocess(frame: Frame, spec: Preprocessing) -> NDArray[np.uint8]:
+    """Bring a frame to the graph's size, depth and colour order.
+
+    Args:
+        frame: uint8 or uint16, [H, W] gray or [H, W, 3] RGB.
+        spec: the bundle's preprocessing.
+
+    Returns:
+        uint8 [spec.height, spec.width, 3], RGB, C-contiguous.
+
+    Raises:
+        ImageError: the frame has another shape or type.
+    """
+    pixels = _eight_bit(check_frame(frame))
+    pixels = _resize(pixels, spec.width, spec.height)
+    return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB) if pixels.ndim == 2 else pixels  # type: ignore[return-value]
+
+
+def check_frame(frame: Any) -> Frame:
+    """Return the frame if it can be inspected.
+
+    Raises:
+        ImageError: it is not an array, has another shape or type, or is smaller than 8 pixels a side.
+    """
+    if not isinstance(frame, np.ndarray) or frame.dtype not in (np.uint8, np.uint16):
+        kind = frame.dtype if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise ImageError(f"a frame of {kind} cannot be inspected", do="pass a uint8 or uint16 array")
+    if frame.ndim != 2 and not (frame.ndim == 3 and frame.shape[2] == 3):
+        raise ImageError(f"a frame of shape {frame.shape} cannot be inspected", do="pass [H, W] gray or [H, W, 3] RGB")
+    if min(frame.shape[:2]) < 8:
+        raise ImageError(
+            f"a frame of {frame.shape[1]}x{frame.shape[0]} pixels cannot be inspected",
+            do="pass at least 8 pixels a side",
+        )
+    return frame
+
+
+def _eight_bit(frame: Frame) -> NDArray[np.uint8]:
+    return (frame >> 8).astype(np.uint8) if frame.dtype == np.uint16 else frame.astype(np.uint8, copy=False)
+
+
+def _resize(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    columns, rows = width << _halvings(pixels.shape[1], width), height << _halvings(pixels.shape[0], height)
+    pixels = _resize_exact(pixels, columns, rows)
+    while (columns, rows) != (width, height):
+        columns, rows = max(columns >> 1, width), max(rows >> 1, height)
+        pixels = _resize_exact(pixels, columns, rows)
+    return np.ascontiguousarray(pixels)
+
+
+def _halvings(source: int, target: int) -> int:
+    """Smallest k with target * 2^k >= source, and 0 when the source is the smaller one."""
+    return max(0, (source - 1) // target).bit_length()
+
+
+def _resize_exact(pixels: NDArray[np.uint8], columns: int, rows: int) -> NDArray[np.uint8]:
+    if pixels.shape[:2] == (rows, columns):
+        return pixels
+    return cv2.resize(pixels, (columns, rows), interpolation=cv2.INTER_LINEAR_EXACT)  # type: ignore[return-value]
