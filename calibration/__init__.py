@@ -1,1 +1,1 @@
-"""Placeholder docstring, replaced as the room fills."""
+"""What turns scores into promises: thresholds, and the metrics that check them."""

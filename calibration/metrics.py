@@ -14,8 +14,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from lineward.runtime.errors import DataError
 from numpy.typing import NDArray
+
+from lineward.runtime.errors import DataError
 
 BINS = 65_536
 SCORE_MAX = 2.0

@@ -1,1 +1,1 @@
-"""Placeholder docstring, replaced as the room fills."""
+"""Offline, on the workstation: from good images to a bundle."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -60,17 +61,18 @@ class EmbeddingGraph(nn.Module):
     def __init__(self, features: FeatureGraph, whitening: Whitening, lift: Lift) -> None:
         super().__init__()
         self.features = features
-        self.register_buffer("matrix", torch.from_numpy(whitening.matrix))
-        self.register_buffer("offset", torch.from_numpy(whitening.mean @ whitening.matrix))
-        self.lift = float(lift.constant)
+        # The lift is one more column of the whitening: no weights, and the constant as its bias.
+        matrix = np.pad(whitening.matrix, ((0, 0), (0, 1)))
+        bias = np.append(-whitening.mean @ whitening.matrix, np.float32(lift.constant))
+        self.register_buffer("matrix", torch.from_numpy(matrix))
+        self.register_buffer("bias", torch.from_numpy(bias))
 
     matrix: Tensor
-    offset: Tensor
+    bias: Tensor
 
     def forward(self, images: Tensor) -> Tensor:
         """Unit patch embeddings, float32 [N, patches, dimensions + 1], of images, uint8 [N, H, W, 3]."""
-        y = torch.matmul(self.features(images), self.matrix) - self.offset
-        lifted = F.pad(y, (0, 1), value=self.lift)
+        lifted = torch.matmul(self.features(images), self.matrix) + self.bias
         return lifted / lifted.square().sum(2, keepdim=True).sqrt()
 
 

@@ -26,7 +26,8 @@ def export_embedding(graph: EmbeddingGraph, size: int) -> bytes:
         size: side of the square input, in pixels.
 
     Returns:
-        A model with input `images`, uint8 [N, size, size, 3], and output `embeddings`, float32 [N, patches, dimensions].
+        A model with input `images`, uint8 [N, size, size, 3], and output `embeddings`,
+        float32 [N, patches, dimensions].
     """
     file = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
@@ -35,7 +36,7 @@ def export_embedding(graph: EmbeddingGraph, size: int) -> bytes:
         torch.onnx.export(
             graph.eval(),
             (torch.zeros(2, size, size, 3, dtype=torch.uint8),),
-            file,
+            file,  # type: ignore[arg-type]
             input_names=["images"],
             output_names=["embeddings"],
             dynamic_axes={"images": {0: "N"}, "embeddings": {0: "N"}},
@@ -90,4 +91,4 @@ def _finish(model: onnx.ModelProto, name: str) -> bytes:
     model.graph.name = name
     if name == "embedding":
         onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString(deterministic=True)
+    return bytes(model.SerializeToString(deterministic=True))

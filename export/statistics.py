@@ -27,8 +27,7 @@ class Whitening:
 
     def apply(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Whitened features, float32 [n, dimensions], of features, float32 [n, channels]."""
-        whitened: NDArray[np.float32] = (features - self.mean) @ self.matrix
-        return whitened
+        return np.asarray((features - self.mean) @ self.matrix, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -98,4 +97,5 @@ class FeatureStatistics:
 def _fix_signs(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Eigenvectors are known but for their sign: make the largest component positive, on every machine."""
     largest = np.abs(vectors).argmax(0)
-    return vectors * np.sign(vectors[largest, np.arange(vectors.shape[1])])
+    signs: NDArray[np.float64] = np.sign(vectors[largest, np.arange(vectors.shape[1])])
+    return vectors * signs

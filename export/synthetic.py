@@ -75,7 +75,7 @@ def render_part(seed: int, kind: str = "good", size: int = 256) -> Part:
         _draw(component, frame, plate)
     mask = np.zeros((size, size), dtype=np.bool_)
     for component in affected:
-        _cover(component, frame, mask)
+        _cover(component, frame, plate, mask)
     if kind in STRUCTURAL:
         plant = {"scratch": _scratch, "stain": _stain, "chip": _chip}[kind]
         plant(_random(seed, f"defect {kind}"), frame, plate, mask)
@@ -195,7 +195,7 @@ def _value_noise(rng: np.random.RandomState, x: _Ints, y: _Ints, cell: tuple[int
     """Smooth noise from -128 to 127 over points: random values on a grid, interpolated between.
 
     Args:
-        random: stream of the grid's values.
+        rng: stream of the grid's values.
         x: coordinates in steps of 1/_Q unit; any shape that broadcasts with y.
         y: likewise.
         cell: width and height of a grid cell, in units.
@@ -209,12 +209,14 @@ def _value_noise(rng: np.random.RandomState, x: _Ints, y: _Ints, cell: tuple[int
     top, bottom = row % rows * columns, (row + 1) % rows * columns
     upper = grid[top + here] * (256 - right) + grid[top + next_column] * right
     lower = grid[bottom + here] * (256 - right) + grid[bottom + next_column] * right
-    return (upper * (256 - below) + lower * below) >> 16
+    noise: _Ints = (upper * (256 - below) + lower * below) >> 16
+    return noise
 
 
 def _ease(t: _Ints) -> _Ints:
     """Smoothstep, 3 t^2 - 2 t^3, on the range 0 to 256."""
-    return t * t * (768 - 2 * t) >> 16
+    eased: _Ints = t * t * (768 - 2 * t) >> 16
+    return eased
 
 
 def _coverage(distance: _Ints, soft: int) -> _Ints:
@@ -322,7 +324,8 @@ class _Layer:
     def shade(self, u: _Ints, v: _Ints) -> _Ints:
         """Colour (H, W, 3) of pixels given their coordinates from the centre."""
         slope = np.clip(-(u + v) * 256 // (sum(self.half) * _Q), -256, 256)
-        return _rgb(self.colour) * (256 + (slope * self.relief >> 8))[:, :, None] >> 8
+        shaded: _Ints = _rgb(self.colour) * (256 + (slope * self.relief >> 8))[:, :, None] >> 8
+        return shaded
 
 
 @dataclass(frozen=True)
@@ -340,15 +343,13 @@ class _Component:
         return max(sum(layer.half) + abs(layer.at[0]) + abs(layer.at[1]) + layer.soft for layer in self.layers)
 
 
-def _disc(
-    radius: int, colour: _Colour, *, relief: int = 0, soft: int = 0, alpha: int = 256, hollow: bool = False
-) -> _Layer:
-    return _Layer((radius, radius), radius, colour, (0, 0), relief, soft, alpha, hollow)
+def _disc(radius: int, colour: _Colour, *, relief: int, hollow: bool = False) -> _Layer:
+    return _Layer((radius, radius), radius, colour, relief=relief, hollow=hollow)
 
 
-def _shadow(half: tuple[int, int], radius: int, *, fall: int = 7) -> _Layer:
+def _shadow(half: tuple[int, int], radius: int) -> _Layer:
     """Shadow of a component that is lit from the upper left."""
-    return _Layer((half[0] + 3, half[1] + 3), radius, (14, 15, 18), at=(fall, fall), soft=18, alpha=150)
+    return _Layer((half[0] + 3, half[1] + 3), radius, (14, 15, 18), at=(7, 7), soft=18, alpha=150)
 
 
 def _hole(at: tuple[int, int], radius: int) -> _Component:
@@ -408,8 +409,8 @@ def _label(at: tuple[int, int]) -> _Component:
     return _Component("label", at, (*base, *bars, *lines))
 
 
-def _chip_package(at: tuple[int, int]) -> _Component:
-    pins = [_Layer((7, 78), 3, (190, 190, 186), at=(row, 0), relief=50) for row in range(-60, 61, 24)]
+def _package(at: tuple[int, int]) -> _Component:
+    pins = [_Layer((7, 78), 3, (190, 190, 186), at=(row, 0)) for row in range(-60, 61, 24)]
     layers = (
         _shadow((80, 76), 10),
         *pins,
@@ -433,15 +434,15 @@ _COMPONENTS = (
     _screw((350, -290)),
     _screw((-350, 290)),
     _gasket(_BORE, 164),
-    _fuse((215, -170), (196, 44, 40)),
-    _fuse((215, -60), (46, 92, 190)),
-    _fuse((215, 50), (214, 160, 30)),
+    _fuse((200, -170), (196, 44, 40)),
+    _fuse((200, -60), (46, 92, 190)),
+    _fuse((200, 50), (214, 160, 30)),
     _label((-110, 235)),
-    _chip_package((215, 200)),
+    _package((200, 200)),
 )
 _MISSABLE = ("screw", "gasket", "fuse", "label", "package")
 _SPARE = ("screw", "fuse")  # what an extra component may be
-_FREE = ((-30, -292, 0), (180, -288, 0), (368, 70, 900), (-368, 110, 900))  # where: position and turn
+_FREE = ((-30, -292, 0), (176, -288, 0), (360, 70, 900), (-368, 110, 900))  # where: position and turn
 
 
 def _assembly(seed: int, kind: str) -> tuple[list[_Component], list[_Component]]:
@@ -532,9 +533,9 @@ def _draw(component: _Component, frame: _Frame, plate: _Plate) -> None:
         surface += ((0 if layer.hollow else 256) - surface) * coverage >> 8
 
 
-def _cover(component: _Component, frame: _Frame, mask: _Bools) -> None:
+def _cover(component: _Component, frame: _Frame, plate: _Plate, mask: _Bools) -> None:
     for window, _, coverage, _ in _layers(component, frame):
-        mask[window] |= coverage > 0
+        mask[window] |= (coverage > 0) & (plate.outline[window] > 0)
 
 
 def _background(seed: int, frame: _Frame) -> _Ints:
@@ -566,7 +567,8 @@ def _photograph(seed: int, frame: _Frame, scene: _Ints) -> NDArray[np.uint8]:
     words = _random(seed, "noise").randint(0, 1 << 32, scene.shape, dtype=np.uint32).astype(np.int64)
     noise = (words & 255) + (words >> 8 & 255) + (words >> 16 & 255) + (words >> 24) - 510
     lit = (scene * light[:, :, None] >> 8) + noise * 4
-    return np.clip(lit + 128 >> 8, 0, 255).astype(np.uint8)
+    image: NDArray[np.uint8] = np.clip(lit + 128 >> 8, 0, 255).astype(np.uint8)
+    return image
 
 
 # ---- Structural defects --------------------------------------------------------------------------------
@@ -614,10 +616,10 @@ def _stain(rng: np.random.RandomState, frame: _Frame, plate: _Plate, mask: _Bool
 
 def _chip(rng: np.random.RandomState, frame: _Frame, plate: _Plate, mask: _Bools) -> None:
     """Piece broken off the edge, which leaves a rough fracture around the gap."""
-    width, depth = _draw_int(rng, 40, 74), _draw_int(rng, 30, 48)
+    width, depth = _draw_int(rng, 40, 74), _draw_int(rng, 34, 50)
     side = _draw_int(rng, 0, 3)
     half_across, half_along = _HALF if side % 2 else _HALF[::-1]
-    along = _draw_int(rng, -half_along + 130, half_along - 130)
+    along = _draw_int(rng, 150 - half_along, half_along - 150)
     edge = (half_across + 4) * (1 if side < 2 else -1)
     centre = (edge, along) if side % 2 else (along, edge)
     halves = (depth, width) if side % 2 else (width, depth)
@@ -628,7 +630,9 @@ def _chip(rng: np.random.RandomState, frame: _Frame, plate: _Plate, mask: _Bools
     _mark(plate, mask, window, fracture, _coverage(distance, frame.soft))
     gap = _coverage(distance + 9 * _Q, frame.soft)
     outline = plate.outline[window]
-    outline -= outline * gap >> 8
+    lost = outline * gap >> 8
+    outline -= lost
+    mask[window] |= lost > 0
 
 
 def _spot(rng: np.random.RandomState) -> tuple[int, int]:

@@ -92,7 +92,8 @@ class Progress(Protocol):
 class Advance(Protocol):
     """Told how many parts of a step are done."""
 
-    def __call__(self, done: int, /) -> None: ...
+    def __call__(self, done: int, /) -> None:
+        """Say that `done` parts are done."""
 
 
 def train(
@@ -101,7 +102,7 @@ def train(
     *,
     held_out: Sequence[Path] = (),
     version: int = 1,
-    recipe: Recipe = Recipe(),  # noqa: B008 (frozen)
+    recipe: Recipe = Recipe(),
     progress: Progress,
 ) -> bytes:
     """Learn a product from good images.

@@ -25,7 +25,8 @@ class MapMaker:
 
     def anomaly_map(self, patch_scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Anomaly map, float32 [map_height, map_width], of patch scores, float32 [rows, columns]."""
-        return np.asarray(self._rows @ patch_scores @ self._columns.T, dtype=np.float32)
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is rejected, not warned of
+            return np.asarray(self._rows @ patch_scores @ self._columns.T, dtype=np.float32)
 
 
 def image_score(anomaly_map: NDArray[np.float32]) -> float:

@@ -6,6 +6,7 @@ A zip of stored members, no pickle anywhere: `manifest.json`, `embedding.onnx`, 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -60,7 +61,7 @@ class Bundle:
             BundleError: they are missing, or of another shape or type.
         """
         grid = self.manifest.grid
-        return _tensor(self.members[name], GOLDEN_TENSOR, (grid.rows, grid.columns), name)
+        return _tensor(self.members.get(name, b""), GOLDEN_TENSOR, (grid.rows, grid.columns), name)
 
 
 def read_bundle(path: str | Path) -> Bundle:
@@ -119,7 +120,7 @@ def write_bundle(path: str | Path, data: bytes) -> None:
         BundleError: the folder is missing, full or not writable.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.parent / f".{path.name}.{os.getpid()}.partial"
     try:
         with partial.open("wb") as file:
             file.write(data)
@@ -128,7 +129,8 @@ def write_bundle(path: str | Path, data: bytes) -> None:
         partial.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise BundleError(
             f"{path}: cannot be written ({error.strerror})", do="check the folder and its free space"
         ) from error

@@ -90,7 +90,12 @@ def find_images(places: Iterable[str | Path]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for place in places:
-        files = _images_of(str(place))
+        try:
+            files = _images_of(str(place))
+        except OSError as error:
+            raise DataError(
+                f"{place}: cannot be searched ({error.strerror})", do="check the path and its permissions"
+            ) from error
         if not files:
             raise DataError(f"{place}: no image found there", do="name an image, a folder of images or a glob")
         found.update(dict.fromkeys(files))
@@ -108,9 +113,14 @@ def _images_of(place: str) -> list[Path]:
 
 def _decode(data: bytes, name: str) -> NDArray[Any]:
     pixels = None
-    if data:
+    if data and not _is_cut_jpeg(data):
         with contextlib.suppress(cv2.error):
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise ImageError(f"{name}: not an image, or damaged ({len(data)} bytes)", do="replace or remove it")
     return pixels
+
+
+def _is_cut_jpeg(data: bytes) -> bool:
+    """Whether a JPEG lacks its end, which OpenCV 4 would fill with gray: no end of image after the last scan begins."""
+    return data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")

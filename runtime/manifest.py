@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -13,8 +13,12 @@ from lineward.runtime.preprocessing import COLOUR, DEPTH, RESIZE, Preprocessing
 FORMAT = 1
 """The bundle format this runtime reads and writes."""
 
+IMAGE_SCORE = "max"
+"""The one image score there is."""
+
 Count = Annotated[int, Meta(ge=1, le=1 << 24)]
 Pixels = Annotated[int, Meta(ge=8, le=8192)]
+Patches = Annotated[int, Meta(ge=1, le=2048)]
 Rate = Annotated[float, Meta(gt=0, lt=1)]
 
 
@@ -38,8 +42,8 @@ class Grid(Record, frozen=True):
         dimensions: length of a patch embedding.
     """
 
-    rows: Count
-    columns: Count
+    rows: Patches
+    columns: Patches
     dimensions: Count
 
 
@@ -56,7 +60,7 @@ class Score(Record, frozen=True):
     map_height: Pixels
     map_width: Pixels
     sigma: Annotated[float, Meta(gt=0, le=64)]
-    image_score: str = "max"
+    image_score: str = IMAGE_SCORE
 
 
 class Threshold(Record, frozen=True):
@@ -179,17 +183,22 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{where}: manifest.json is not valid: {error}", do=rebuild) from error
-    _check_known(manifest.preprocessing, where)
+    _check_known(manifest, where)
     return manifest
 
 
-def _check_known(preprocessing: Preprocessing, where: str) -> None:
-    known: dict[str, Any] = {"resize": RESIZE, "depth": DEPTH, "colour": COLOUR}
-    for field, value in known.items():
-        found = getattr(preprocessing, field)
+def _check_known(manifest: Manifest, where: str) -> None:
+    preprocessing = manifest.preprocessing
+    known = {
+        "preprocessing resize": (preprocessing.resize, RESIZE),
+        "preprocessing depth": (preprocessing.depth, DEPTH),
+        "preprocessing colour": (preprocessing.colour, COLOUR),
+        "image score": (manifest.score.image_score, IMAGE_SCORE),
+    }
+    for field, (found, value) in known.items():
         if found != value:
             raise BundleError(
-                f"{where}: preprocessing {field} {found!r} is not known here (only {value!r})",
+                f"{where}: {field} {found!r} is not known here (only {value!r})",
                 do="update lineward on this device",
             )
     if not (8 <= preprocessing.width <= 8192 and 8 <= preprocessing.height <= 8192):

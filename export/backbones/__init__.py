@@ -1,4 +1,4 @@
-"""Backbones: networks that turn an image into feature levels. EfficientNet-Lite is our own; any timm model can serve."""
+"""Backbones: networks that turn an image into feature levels, ours (EfficientNet-Lite) or any of timm."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -100,21 +101,48 @@ class EfficientNetLite(nn.Module):
         self.load_state_dict(dict(zip(own, weights.values(), strict=True)))
 
 
+class _SameConvolution(torch.autograd.Function):
+    """A strided convolution with TensorFlow's SAME padding, which torch cannot say in one operator but ONNX can."""
+
+    @staticmethod
+    def forward(_context: Any, x: Tensor, weight: Tensor, groups: int) -> Tensor:
+        before, after = _same_padding(weight.shape[2])
+        return F.conv2d(F.pad(x, (before, after, before, after)), weight, stride=2, groups=groups)
+
+    @staticmethod
+    def symbolic(graph: Any, x: Any, weight: Any, groups: int) -> Any:
+        kernel = weight.type().sizes()[2]
+        before, after = _same_padding(kernel)
+        return graph.op(
+            "Conv",
+            x,
+            weight,
+            kernel_shape_i=[kernel, kernel],
+            strides_i=[2, 2],
+            pads_i=[before, before, after, after],
+            group_i=groups,
+        )
+
+
+def _same_padding(kernel: int) -> tuple[int, int]:
+    """Columns before and after an even input, at stride 2."""
+    before = (kernel - 2) // 2
+    return before, kernel - 2 - before
+
+
 class _Conv(nn.Module):
+    """Convolution, batch normalisation and, unless told otherwise, ReLU6."""
+
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, groups: int = 1, act: bool = True):
         super().__init__()
-        self.conv = nn.Conv2d(
-            inputs, outputs, kernel, stride, 0 if stride == 2 else kernel // 2, groups=groups, bias=False
-        )
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(outputs, eps=_BN_EPS)
-        self.before = (kernel - 2) // 2 if stride == 2 else 0
         self.act = act
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.conv.stride[0] == 2:
-            after = self.conv.kernel_size[0] - 2 - self.before
-            x = F.pad(x, (self.before, after, self.before, after))
-        x = self.norm(self.conv(x))
+        strided = self.conv.stride[0] == 2
+        x = _SameConvolution.apply(x, self.conv.weight, self.conv.groups) if strided else self.conv(x)  # type: ignore[no-untyped-call]
+        x = self.norm(x)
         return torch.clamp(x, 0.0, 6.0) if self.act else x
 
 

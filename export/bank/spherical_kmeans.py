@@ -50,13 +50,21 @@ def spherical_kmeans(points: Rows, count: int, rng: np.random.Generator) -> Rows
     centroids = points[rng.choice(len(points), count, replace=False)]
     for _ in range(_ROUNDS):
         labels = _assign(points, centroids)
-        sums = np.zeros_like(centroids)
-        np.add.at(sums, labels, points)
+        sums = _sums(points, labels, count)
         norms = np.linalg.norm(sums, axis=1, keepdims=True)
         # An empty cluster starts again at a random point.
         fresh = points[rng.integers(len(points), size=count)]
         centroids = np.where(norms > 1e-6, sums / np.maximum(norms, 1e-6), fresh)
     return centroids
+
+
+def _sums(points: Rows, labels: NDArray[np.intp], count: int) -> Rows:
+    """The sum of the points of each label, float32 [count, dimensions]."""
+    order = np.argsort(labels, kind="stable")
+    present, starts = np.unique(labels[order], return_index=True)
+    sums = np.zeros((count, points.shape[1]), np.float32)
+    sums[present] = np.add.reduceat(points[order], starts)
+    return sums
 
 
 def _assign(points: Rows, centroids: Rows) -> NDArray[np.intp]:
@@ -71,7 +79,7 @@ def _sample(points: Rows, count: int, rng: np.random.Generator) -> Rows:
 def _shares(sizes: NDArray[np.intp], count: int) -> NDArray[np.intp]:
     """Split `count` in proportion to the sizes, none above its size, by largest remainders."""
     exact = sizes * (count / sizes.sum())
-    shares = np.minimum(np.floor(exact).astype(np.intp), sizes)
+    shares: NDArray[np.intp] = np.minimum(np.floor(exact).astype(np.intp), sizes)
     while (left := count - int(shares.sum())) > 0:
         room = np.where(shares < sizes, exact - shares, -np.inf)
         best = np.argsort(-room, kind="stable")[:left]

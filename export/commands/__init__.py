@@ -1,1 +1,1 @@
-"""Placeholder docstring, replaced as the room fills."""
+"""The workstation's commands."""

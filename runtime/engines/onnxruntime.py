@@ -19,6 +19,7 @@ from lineward.runtime.errors import EngineError
 from lineward.runtime.manifest import Grid
 
 _ERRORS_ONLY = 3
+_GREATEST_COSINE = 1.01  # 1, and room for rounding
 
 
 class OnnxRuntimeEngine:
@@ -39,7 +40,7 @@ class OnnxRuntimeEngine:
         self._bank = ort.OrtValue.ortvalue_from_numpy(bundle.bank)
         options = session_options(threads)
         options.add_external_initializers([BANK_TENSOR], [self._bank])
-        self._similarity = open_session(bundle.members[SIMILARITY], options)
+        self._similarity = open_session(bundle.members[SIMILARITY], options, external=1)
 
     def score(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Patch scores; see `Engine`.
@@ -50,10 +51,16 @@ class OnnxRuntimeEngine:
         embeddings = self._embedding.embed_ort(images)
         count = len(images)
         rows, columns = self._grid.rows, self._grid.columns
-        similarity = _run(self._similarity, {"embeddings": embeddings})[0].numpy()
+        similarity = _floats(_run(self._similarity, {"embeddings": embeddings}), "similarity").numpy()
         if similarity.shape != (count * rows * columns,):
             raise EngineError(
                 f"the similarity graph gave {list(similarity.shape)} values for {count} images of {rows}x{columns}",
+                do="take the bundle again from where it was made",
+            )
+        # A cosine beyond 1 would pass any part. NaN is let through, to be rejected with its own reason.
+        if np.any(np.abs(similarity) > _GREATEST_COSINE):
+            raise EngineError(
+                f"the similarity graph gave cosines from {similarity.min():.3g} to {similarity.max():.3g}",
                 do="take the bundle again from where it was made",
             )
         return (np.float32(1) - similarity).reshape(count, rows, columns)  # type: ignore[no-any-return]
@@ -83,7 +90,7 @@ class EmbeddingSession:
     def embed_ort(self, images: NDArray[np.uint8]) -> Any:
         """The same, left in onnxruntime's own memory."""
         value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(images))
-        embeddings = _run(self._session, {"images": value})[0]
+        embeddings = _floats(_run(self._session, {"images": value}), "embedding")
         if list(embeddings.shape()) != [len(images), *self._shape]:
             raise EngineError(
                 f"the embedding graph gave {embeddings.shape()}, its manifest says {[len(images), *self._shape]}",
@@ -103,12 +110,23 @@ def session_options(threads: int | None = None) -> Any:
     return options
 
 
-def open_session(graph: bytes, options: Any) -> Any:
+def open_session(graph: bytes, options: Any, external: int = 0) -> Any:
     """A session on the CPU.
 
+    Args:
+        graph: an ONNX model.
+        options: see `session_options`.
+        external: tensors of the graph that the options provide.
+
     Raises:
-        EngineError: the graph is damaged, or needs what this onnxruntime does not have.
+        EngineError: the graph is damaged, needs what this onnxruntime does not have, or what is not in the bundle.
     """
+    # onnxruntime would read any other from a file of that name, or (1.23) from any address in memory.
+    if graph.count(b"location") != external:
+        raise EngineError(
+            "the graph takes tensors from outside the bundle, or not those it should",
+            do="take the bundle again from where it was made",
+        )
     try:
         return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a dozen unrelated classes
@@ -126,6 +144,16 @@ def _run(session: Any, inputs: dict[str, Any]) -> Any:
             f"onnxruntime could not run the graph: {_first_line(error)}",
             do="check that the image size is the bundle's, and that memory is free",
         ) from error
+
+
+def _floats(outputs: Any, graph: str) -> Any:
+    """The first output, if it is a float32 tensor."""
+    kind = outputs[0].data_type() if outputs else "nothing"
+    if kind != "tensor(float)":
+        raise EngineError(
+            f"the {graph} graph gave {kind}, not tensor(float)", do="take the bundle again from where it was made"
+        )
+    return outputs[0]
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,78 @@
+"""Learn good parts from good images and write a bundle."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lineward.export.bank import METHODS
+from lineward.export.datasets import open_dataset, readable
+from lineward.export.training import Recipe, train
+from lineward.runtime.bundle import write_bundle
+from lineward.runtime.cli import PASSED
+from lineward.runtime.cli.console import ConsoleProgress, print_error
+
+_DEFAULT = Recipe()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("data", type=Path, help="a folder of good images, or one laid out as MVTec AD or LOCO AD")
+    parser.add_argument("-o", "--output", type=Path, help="the bundle to write (default: PRODUCT.lineward)")
+    parser.add_argument("--product", help="what the images show (default: the folder's name)")
+    parser.add_argument("--bundle-version", type=int, default=1, help="grows with every release (default: 1)")
+    parser.add_argument(
+        "--false-reject-rate",
+        type=float,
+        default=_DEFAULT.false_reject_rate,
+        metavar="RATE",
+        help="promised share of good parts rejected, at most (default: %(default)s)",
+    )
+    parser.add_argument("--skip-unreadable", action="store_true", help="go on without images that cannot be read")
+    parser.add_argument("--seed", type=int, default=_DEFAULT.seed)
+    recipe = parser.add_argument_group("recipe")
+    recipe.add_argument("--backbone", default=_DEFAULT.backbone, help="efficientnet_lite0..2 or timm/MODEL")
+    recipe.add_argument("--weights", type=Path, help="a .safetensors or .pth file of the backbone's weights")
+    recipe.add_argument("--size", type=int, default=_DEFAULT.size, help="side of the input (default: %(default)s)")
+    recipe.add_argument("--levels", type=int, nargs="+", default=_DEFAULT.levels, help="strides (default: 8 16)")
+    recipe.add_argument("--shrinkage", type=float, default=_DEFAULT.shrinkage, help="of the whitening")
+    recipe.add_argument("--dimensions", type=int, default=_DEFAULT.dimensions, help="kept by the whitening")
+    recipe.add_argument("--tau", type=float, default=_DEFAULT.tau, help="the lift; 0 is plain cosine")
+    recipe.add_argument("--rows", type=int, default=_DEFAULT.rows, help="rows of the bank (default: %(default)s)")
+    recipe.add_argument("--bank-method", choices=METHODS, default=_DEFAULT.bank_method)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train and write the bundle."""
+    dataset = open_dataset(arguments.data)
+    product = arguments.product or dataset.name
+    output = arguments.output or Path(f"{product}.lineward")
+    skip = arguments.skip_unreadable
+    images, held_out = (
+        readable(paths, skip=skip, report=lambda error: print_error(str(error))) if paths else []
+        for paths in (dataset.train, dataset.validation)
+    )
+    recipe = Recipe(
+        backbone=arguments.backbone,
+        weights=arguments.weights,
+        size=arguments.size,
+        levels=tuple(arguments.levels),
+        shrinkage=arguments.shrinkage,
+        dimensions=arguments.dimensions,
+        tau=arguments.tau,
+        rows=arguments.rows,
+        bank_method=arguments.bank_method,
+        false_reject_rate=arguments.false_reject_rate,
+        seed=arguments.seed,
+    )
+    data = train(
+        images,
+        product,
+        held_out=held_out,
+        version=arguments.bundle_version,
+        recipe=recipe,
+        progress=ConsoleProgress(),
+    )
+    write_bundle(output, data)
+    print(f"wrote {output} ({len(data) / 1e6:.1f} MB)")
+    return PASSED

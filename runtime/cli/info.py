@@ -1,0 +1,51 @@
+"""Say what a bundle is, what it was made from, and what it promises."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import msgspec
+
+from lineward.runtime.bundle import read_bundle
+from lineward.runtime.cli import PASSED
+from lineward.runtime.cli.console import print_table
+from lineward.runtime.manifest import Manifest
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--json", action="store_true", help="print the manifest itself")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the manifest's main facts."""
+    bundle = read_bundle(arguments.bundle)
+    if arguments.json:
+        print(json.dumps(msgspec.to_builtins(bundle.manifest), indent=2))
+    else:
+        rows = [*describe(bundle.manifest), ("bundle", f"sha256 {bundle.sha256}")]
+        print_table("", ("", ""), rows)
+    return PASSED
+
+
+def describe(manifest: Manifest) -> list[tuple[str, str]]:
+    """The main facts of a manifest in words."""
+    m, p, t, o = manifest, manifest.preprocessing, manifest.threshold, manifest.origin
+    return [
+        ("product", f"{m.product}, version {m.version}, made {m.created}"),
+        ("promise", f"at most {t.false_reject_rate:.3g} of good parts rejected, on average over calibrations"),
+        ("threshold", f"{t.value:.4f}, by {t.method} from {t.sample_size} held-out good images, seed {t.seed}"),
+        ("input", f"{p.width}x{p.height} {p.colour}, {p.resize}"),
+        ("embedding", f"{o.backbone}, strides {', '.join(map(str, o.levels))}, {m.grid.dimensions} dimensions"),
+        ("patches", f"{m.grid.rows}x{m.grid.columns}"),
+        ("bank", f"{m.rows} rows by {o.bank_method} from {o.images} good images, seed {o.seed}"),
+        (
+            "map",
+            f"{m.score.map_width}x{m.score.map_height}, sigma {m.score.sigma:g}, image score: {m.score.image_score}",
+        ),
+        ("data", f"sha256 {o.data_sha256}"),
+        ("tools", ", ".join(f"{name} {version}" for name, version in o.tools.items())),
+    ]

@@ -1,0 +1,140 @@
+"""Pass or reject images: one row an image, and on request pictures with heat map and contour."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lineward.runtime.bundle import read_bundle
+from lineward.runtime.cli import FAILED, PASSED, REJECTED
+from lineward.runtime.cli.console import ConsoleProgress, print_error, print_table
+from lineward.runtime.engines import OnnxRuntimeEngine
+from lineward.runtime.errors import DataError, ImageError
+from lineward.runtime.images import find_images, read_image, write_png
+from lineward.runtime.inspection import Inspection, Reason, Verdict, rejected_without_score
+from lineward.runtime.inspector import Inspector
+from lineward.runtime.overlay import draw_overlay
+
+COLUMNS = ("path", "score", "threshold", "verdict", "reason", "milliseconds")
+
+
+@dataclass(frozen=True)
+class Row:
+    """An image and its result."""
+
+    path: Path
+    inspection: Inspection
+
+    def values(self) -> dict[str, str | float | None]:
+        """The values of `COLUMNS`; a score that is not finite is None."""
+        i = self.inspection
+        score = i.score if math.isfinite(i.score) else None
+        values = (str(self.path), score, i.threshold, i.verdict.value, i.reason.value, round(i.seconds * 1e3, 3))
+        return dict(zip(COLUMNS, values, strict=True))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("images", nargs="+", help="files, folders (searched in depth) or quoted globs")
+    parser.add_argument("--format", choices=("table", "jsonl", "csv"), default="table")
+    parser.add_argument("--overlays", type=Path, metavar="FOLDER", help="write pictures with heat map and contour here")
+    parser.add_argument("--threads", type=_positive, help="threads to use (default: every core this process may use)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Inspect and print; an unreadable image is a rejected part, and makes the exit code 2."""
+    bundle = read_bundle(arguments.bundle)
+    inspector = Inspector(bundle, OnnxRuntimeEngine(bundle, arguments.threads))
+    paths = find_images(arguments.images)
+    with ConsoleProgress().step("inspect images", len(paths)) as advance:
+        rows = inspect_files(inspector, paths, arguments.overlays, advance)
+        tally = _tally(_WRITERS[arguments.format](rows))
+    passed, rejected, unreadable = tally
+    print(f"{passed} passed, {rejected} rejected, {unreadable} of these unreadable", file=sys.stderr)
+    return FAILED if unreadable else REJECTED if rejected else PASSED
+
+
+def inspect_files(
+    inspector: Inspector, paths: Sequence[Path], overlays: Path | None, advance: Callable[[int], None]
+) -> Iterator[Row]:
+    """Inspect files in turn, writing an overlay of each where a folder is given."""
+    root = Path(os.path.commonpath([path.absolute().parent for path in paths]))
+    for done, path in enumerate(paths, 1):
+        try:
+            frame = read_image(path)
+            inspection = inspector.inspect(frame)
+        except ImageError as error:
+            print_error(str(error))
+            threshold = inspector.bundle.manifest.threshold.value
+            inspection = rejected_without_score(Reason.IMAGE_UNREADABLE, threshold)
+        else:
+            if overlays:
+                relative = path.absolute().relative_to(root)
+                target = overlays / relative.with_name(f"{relative.name}.overlay.png")
+                _make_folder(target.parent)
+                write_png(target, draw_overlay(frame, inspection))
+        yield Row(path, inspection)
+        advance(done)
+
+
+def write_table(rows: Iterable[Row]) -> Iterator[Row]:
+    """Print the rows as a table once all are there, and pass them on."""
+    kept = list(rows)
+    cells = [
+        (v["path"], _number(v["score"]), _number(v["threshold"]), v["verdict"], v["reason"], f"{v['milliseconds']:.1f}")
+        for v in (row.values() for row in kept)
+    ]
+    print_table("", COLUMNS, [[str(cell) for cell in row] for row in cells])
+    yield from kept
+
+
+def _write_jsonl(rows: Iterable[Row]) -> Iterator[Row]:
+    for row in rows:
+        print(json.dumps(row.values()), flush=True)
+        yield row
+
+
+def _write_csv(rows: Iterable[Row]) -> Iterator[Row]:
+    writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(row.values())
+        yield row
+
+
+_WRITERS = {"table": write_table, "jsonl": _write_jsonl, "csv": _write_csv}
+
+
+def _tally(rows: Iterable[Row]) -> tuple[int, int, int]:
+    passed = rejected = unreadable = 0
+    for row in rows:
+        passed += row.inspection.verdict is Verdict.PASS
+        rejected += row.inspection.verdict is not Verdict.PASS
+        unreadable += row.inspection.reason is Reason.IMAGE_UNREADABLE
+    return passed, rejected, unreadable
+
+
+def _number(value: str | float | None) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else "-"
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be made ({error.strerror})", do="choose another folder") from error
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number

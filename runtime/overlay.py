@@ -1,0 +1,46 @@
+"""A picture for people: the image, the heat of its anomaly map, and a contour around what rejects it."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lineward.runtime.inspection import Inspection
+from lineward.runtime.preprocessing import Frame
+
+_CONTOUR = (255, 0, 0)
+_OPACITY = 0.6
+
+
+def draw_overlay(frame: Frame, inspection: Inspection) -> NDArray[np.uint8]:
+    """Draw heat map and contour over a frame.
+
+    The scale is fixed by the threshold, never by the image: nothing shows up to half the threshold, and the heat is
+    full at twice the threshold, so that a good part looks good. The contour runs at the threshold itself.
+
+    Args:
+        frame: uint8 or uint16, [H, W] gray or [H, W, 3] RGB.
+        inspection: its result; without an anomaly map the plain image is returned.
+
+    Returns:
+        uint8 [H, W, 3], RGB.
+    """
+    picture = _as_rgb8(frame)
+    if inspection.anomaly_map is None:
+        return picture
+    height, width = picture.shape[:2]
+    scores = cv2.resize(np.nan_to_num(inspection.anomaly_map, nan=2.0), (width, height))
+    threshold = max(inspection.threshold, 1e-6)
+    heat = np.clip((scores / threshold - 0.5) / 1.5, 0, 1)
+    colours = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[:, :, ::-1]
+    opacity = (_OPACITY * np.minimum(1, 3 * heat))[:, :, np.newaxis]
+    blended = np.ascontiguousarray((picture * (1 - opacity) + colours * opacity).astype(np.uint8))
+    outlines, _ = cv2.findContours((scores > threshold).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(blended, outlines, -1, _CONTOUR, max(1, round(min(height, width) / 200)))
+    return blended
+
+
+def _as_rgb8(frame: Frame) -> NDArray[np.uint8]:
+    pixels = (frame >> 8 if frame.dtype == np.uint16 else frame).astype(np.uint8)
+    return np.repeat(pixels[:, :, np.newaxis], 3, axis=2) if pixels.ndim == 2 else pixels
