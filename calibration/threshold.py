@@ -17,22 +17,30 @@ def images_needed(false_reject_rate: float) -> int:
     return max(1, math.ceil(1 / false_reject_rate - 1e-9) - 1)
 
 
-def check_rate(false_reject_rate: float, held_out: int) -> None:
-    """Check that a sample can support a rate.
+def check_rate(false_reject_rate: float) -> None:
+    """Check that a rate makes sense.
 
     Raises:
-        CalibrationError: the rate is not between 0 and 1, or needs more images.
+        CalibrationError: it is not between 0 and 1, by a millionth at least.
     """
-    if not 0 < false_reject_rate < 1:
+    if not 1e-6 <= false_reject_rate <= 1 - 1e-6:
         raise CalibrationError(
             f"a false-reject rate of {false_reject_rate} makes no sense", do="choose one between 0 and 1, such as 0.05"
         )
+
+
+def check_support(false_reject_rate: float, held_out: int) -> None:
+    """Check that a number of held-out images can support a rate.
+
+    Raises:
+        CalibrationError: the rate makes no sense, or needs more images.
+    """
+    check_rate(false_reject_rate)
     needed = images_needed(false_reject_rate)
     if held_out < needed:
-        supported = f"or a rate of at least {1 / (held_out + 1):.3g}" if held_out else "held out from training"
         raise CalibrationError(
             f"{held_out} held-out good images cannot support a false-reject rate of {false_reject_rate:g}",
-            do=f"use at least {needed} held-out good images, {supported}",
+            do=f"use at least {needed} held-out good images, or a rate of at least {1 / (held_out + 1):.3g}",
         )
 
 
@@ -50,7 +58,7 @@ def split_conformal(scores: Sequence[float], false_reject_rate: float) -> float:
     Raises:
         CalibrationError: too few scores for the rate, or one is not finite.
     """
-    check_rate(false_reject_rate, len(scores))
+    check_support(false_reject_rate, len(scores))
     ordered = np.sort(np.asarray(scores, dtype=np.float64))
     if not np.isfinite(ordered).all():
         raise CalibrationError("a held-out image has no finite score", do="look for damaged images among the good ones")

@@ -7,6 +7,7 @@ LOCO AD   the same, validation/good, and ground_truth/<kind>/<name>/*.png, sever
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from lineward.runtime.errors import DataError, ImageError
 from lineward.runtime.images import find_images, read_image
-from lineward.runtime.preprocessing import Frame, check_frame
+from lineward.runtime.preprocessing import check_frame
 
 GOOD = "good"
 
@@ -128,11 +129,6 @@ def readable(paths: Sequence[Path], *, skip: bool, report: Callable[[ImageError]
     return good
 
 
-def frames(paths: Sequence[Path]) -> list[Frame]:
-    """Read several images; see `read_image`."""
-    return [read_image(path) for path in paths]
-
-
 def _test_samples(root: Path) -> tuple[Sample, ...]:
     test = root / "test"
     if not test.is_dir():
@@ -146,6 +142,6 @@ def _test_samples(root: Path) -> tuple[Sample, ...]:
 
 
 def _masks_of(folder: Path, stem: str) -> tuple[Path, ...]:
-    single = sorted(folder.glob(f"{stem}_mask.*"))
+    single = sorted(folder.glob(f"{glob.escape(stem)}_mask.*"))
     several = sorted((folder / stem).glob("*")) if (folder / stem).is_dir() else []
     return tuple(single or several)

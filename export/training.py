@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import platform
 import tempfile
@@ -20,7 +21,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from lineward.calibration.threshold import METHOD, check_rate, images_needed, split_conformal
+from lineward.calibration.threshold import METHOD, check_rate, check_support, images_needed, split_conformal
 from lineward.export.backbones import DEFAULT, Backbone, load_backbone
 from lineward.export.bank import build_bank
 from lineward.export.embedding import EmbeddingGraph, FeatureGraph, grid_of
@@ -39,7 +40,7 @@ from lineward.runtime.bundle import (
     encode_tensor,
 )
 from lineward.runtime.engines.onnxruntime import EmbeddingSession
-from lineward.runtime.errors import DataError, TrainingError
+from lineward.runtime.errors import CalibrationError, DataError, TrainingError
 from lineward.runtime.images import encode_png, read_file, read_image
 from lineward.runtime.inspector import Inspector
 from lineward.runtime.manifest import FORMAT, Golden, Grid, Manifest, Origin, Score, Threshold
@@ -129,7 +130,7 @@ def train(
         TrainingError: the recipe makes no sense.
         ImageError: an image cannot be read.
     """
-    _check_size(recipe.size)
+    _check_recipe(recipe)
     for_bank, for_threshold = _split(images, held_out, recipe)
     backbone = load_backbone(recipe.backbone, recipe.weights)
     features = FeatureGraph(backbone, recipe.levels)
@@ -149,9 +150,15 @@ def train(
     return _calibrate(draft, members, [p for p, _ in for_threshold], progress)
 
 
-def _check_size(size: int) -> None:
-    if size % 32 or not 64 <= size <= 2048:
-        raise TrainingError(f"an input of {size} pixels does not fit", do="choose a multiple of 32 from 64 to 2048")
+def _check_recipe(recipe: Recipe) -> None:
+    if recipe.size % 32 or not 64 <= recipe.size <= 2048:
+        raise TrainingError(
+            f"an input of {recipe.size} pixels does not fit", do="choose a multiple of 32 from 64 to 2048"
+        )
+    for name, least in (("shrinkage", 1e-6), ("tau", 0), ("seed", 0)):
+        value = getattr(recipe, name)
+        if not least <= value < math.inf:  # false for NaN too
+            raise TrainingError(f"a {name} of {value} makes no sense", do=f"choose a finite number of {least} or more")
 
 
 _Fingerprinted = tuple[Path, str]
@@ -168,20 +175,33 @@ def _split(
         if shared:
             twins = [str(path) for path, digest in apart if digest in shared]
             raise DataError(f"{twins[0]}: is both a training and a held-out image", do="hold out other images")
-        check_rate(recipe.false_reject_rate, len(apart))
+        check_support(recipe.false_reject_rate, len(apart))
         return fingerprinted, apart
-    unique = list({digest: (path, digest) for path, digest in reversed(fingerprinted)}.values())
-    unique.sort(key=lambda item: item[1])
-    check_rate(recipe.false_reject_rate, max(0, len(unique) - 1))
-    count = max(len(unique) // 10, images_needed(recipe.false_reject_rate))
-    chosen = set(np.random.default_rng(recipe.seed).choice(len(unique), count, replace=False).tolist())
-    bank = [item for i, item in enumerate(unique) if i not in chosen]
-    return bank, [unique[i] for i in sorted(chosen)]
+    count = _count_to_hold_out(len(fingerprinted), recipe.false_reject_rate)
+    chosen = set(np.random.default_rng(recipe.seed).choice(len(fingerprinted), count, replace=False).tolist())
+    bank = [item for i, item in enumerate(fingerprinted) if i not in chosen]
+    return bank, [fingerprinted[i] for i in sorted(chosen)]
+
+
+def _count_to_hold_out(images: int, false_reject_rate: float) -> int:
+    """A tenth, or as many as the rate needs, leaving at least one image for the bank."""
+    check_rate(false_reject_rate)
+    needed = images_needed(false_reject_rate)
+    if images <= needed:
+        raise CalibrationError(
+            f"{images} different good images cannot support a false-reject rate of {false_reject_rate:g}: "
+            f"{needed} must be held out for the threshold, and the bank needs others",
+            do=f"pass at least {needed + 1} good images, better {4 * needed}, or a higher --false-reject-rate",
+        )
+    return max(images // 10, needed)
 
 
 def _by_content(paths: Sequence[Path]) -> list[_Fingerprinted]:
-    hashed = [(path, hashlib.sha256(read_file(path)).hexdigest()) for path in paths]
-    return sorted(hashed, key=lambda item: (item[1], str(item[0])))
+    """Each image once, in the order of content hashes: a copy is no further evidence."""
+    first: dict[str, Path] = {}
+    for path in sorted(paths):
+        first.setdefault(hashlib.sha256(read_file(path)).hexdigest(), path)
+    return [(first[digest], digest) for digest in sorted(first)]
 
 
 def _preprocess_all(paths: Sequence[Path], spec: Preprocessing, folder: Path, progress: Progress) -> NDArray[np.uint8]:
@@ -275,7 +295,8 @@ def _calibrate(draft: Manifest, members: dict[str, bytes], paths: Sequence[Path]
         for index, path in enumerate(paths):
             scores.append(inspector.inspect(read_image(path)).score)
             advance(index + 1)
-    value = split_conformal(scores, draft.threshold.false_reject_rate)
+    # Rounding can bring the score of an image that is all in the bank below 0.
+    value = max(0.0, split_conformal(scores, draft.threshold.false_reject_rate))
     threshold = msgspec.structs.replace(draft.threshold, value=value)
     median = paths[int(np.argsort(scores, kind="stable")[len(scores) // 2])]
     golden, golden_members = _golden(bundle, inspector, read_image(median))

@@ -220,6 +220,7 @@ def _tensor(data: bytes, key: str, shape: tuple[int, ...], where: str) -> NDArra
 
 
 def _check_unit_rows(bank: NDArray[np.float32], where: str) -> None:
-    norms = np.linalg.norm(bank, axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.linalg.norm(bank, axis=1)
     if not np.all(np.abs(norms - 1) < 1e-3):  # false for NaN too
         raise BundleError(f"{where}: the rows of the bank are not of unit length", do=_REBUILD)

@@ -24,7 +24,6 @@ class Reason(str, enum.Enum):
     ABOVE_THRESHOLD = "above_threshold"
     SCORE_NOT_FINITE = "score_not_finite"
     IMAGE_UNREADABLE = "image_unreadable"
-    ENGINE_FAILED = "engine_failed"
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ def draw_overlay(frame: Frame, inspection: Inspection) -> NDArray[np.uint8]:
     if inspection.anomaly_map is None:
         return picture
     height, width = picture.shape[:2]
-    scores = cv2.resize(np.nan_to_num(inspection.anomaly_map, nan=2.0), (width, height))
+    finite = np.nan_to_num(inspection.anomaly_map, nan=2.0, posinf=2.0, neginf=2.0)
+    scores = cv2.resize(finite, (width, height))
     threshold = max(inspection.threshold, 1e-6)
     heat = np.clip((scores / threshold - 0.5) / 1.5, 0, 1)
     colours = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[:, :, ::-1]

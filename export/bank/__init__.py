@@ -49,17 +49,17 @@ def build_bank(
         Unit rows, float32 [rows, dimensions].
 
     Raises:
-        TrainingError: the method is unknown, or there are fewer patches than rows.
+        TrainingError: the method is unknown, or there are fewer patches (or less room in the pool) than rows.
     """
     if method not in METHODS:
         raise TrainingError(f"{method}: no such bank method", do=f"choose {', '.join(METHODS)}")
-    if not 2 <= rows <= images * patches:
+    share = max(1, min(patches, POOL_ROWS // max(1, images)))
+    if not 2 <= rows <= images * share:
         raise TrainingError(
             f"a bank of {rows} rows cannot be chosen from {images} images of {patches} patches",
-            do=f"choose from 2 to {images * patches} rows, or pass more good images",
+            do=f"choose from 2 to {images * share} rows" + (", or pass more good images" if share == patches else ""),
         )
     rng = np.random.default_rng(seed)
-    share = max(1, min(patches, POOL_ROWS // images))
     pool = np.concatenate([_random_patches(e, share, rng) for e in embeddings()])
     if method == "random":
         return pool[np.sort(rng.choice(len(pool), rows, replace=False))]

@@ -6,9 +6,11 @@ import argparse
 import shlex
 from pathlib import Path
 
-from lineward.export.synthetic import write_dataset
+from lineward.export.synthetic import DEFECTS, write_dataset
 from lineward.runtime.cli import FAILED, PASSED, main
 from lineward.runtime.cli.console import ConsoleProgress
+
+_TRAIN, _GOOD, _PER_DEFECT = 120, 20, 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,8 +41,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _synthetic_parts(folder: Path) -> Path:
-    with ConsoleProgress().step("render parts", 1) as advance:
+    images = _TRAIN + _GOOD + _PER_DEFECT * len(DEFECTS)
+    with ConsoleProgress().step("render parts", images) as advance:
         write_dataset(
-            folder, train=120, test_good=20, per_defect=4, progress=lambda done, total: advance(done // total)
+            folder, train=_TRAIN, test_good=_GOOD, per_defect=_PER_DEFECT, progress=lambda done, _: advance(done)
         )
     return folder

@@ -11,6 +11,7 @@ from lineward.export.training import Recipe, train
 from lineward.runtime.bundle import write_bundle
 from lineward.runtime.cli import PASSED
 from lineward.runtime.cli.console import ConsoleProgress, print_error
+from lineward.runtime.errors import DataError
 
 _DEFAULT = Recipe()
 
@@ -45,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Train and write the bundle."""
     dataset = open_dataset(arguments.data)
+    if not dataset.train:
+        raise DataError(f"{arguments.data}: has no train/good", do="put good images there, or name their folder")
     product = arguments.product or dataset.name
     output = arguments.output or Path(f"{product}.lineward")
     skip = arguments.skip_unreadable

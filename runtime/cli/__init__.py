@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -52,8 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run `lineward` and return its exit code; no error that a user can cause shows a traceback."""
     from lineward.runtime.cli.console import print_error
 
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold what the terminal's encoding has not
     try:
-        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+        try:
+            return _dispatch(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            sys.stdout.flush()  # here, where a reader that went away is caught, and not at exit
     except LinewardError as error:
         print_error(str(error))
         return FAILED
@@ -86,7 +92,7 @@ def _load(command: Command) -> CommandModule:
     try:
         module: CommandModule = importlib.import_module(command.module)
     except ModuleNotFoundError as error:
-        if command.extra is None or (error.name or "").startswith("lineward.runtime"):
+        if command.extra is None or (error.name or "lineward").startswith("lineward"):
             raise
         raise MissingExtraError(
             f"`lineward {command.name}` belongs to the workstation, and {error.name} is not installed",

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lineward.runtime.bundle import read_bundle
 from lineward.runtime.cli import FAILED, PASSED, REJECTED
-from lineward.runtime.cli.console import ConsoleProgress, print_error, print_table
+from lineward.runtime.cli.console import ConsoleProgress, NoProgress, print_error, print_table
 from lineward.runtime.engines import OnnxRuntimeEngine
 from lineward.runtime.errors import DataError, ImageError
 from lineward.runtime.images import find_images, read_image, write_png
@@ -54,8 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
     bundle = read_bundle(arguments.bundle)
     inspector = Inspector(bundle, OnnxRuntimeEngine(bundle, arguments.threads))
     paths = find_images(arguments.images)
-    with ConsoleProgress().step("inspect images", len(paths)) as advance:
-        rows = inspect_files(inspector, paths, arguments.overlays, advance)
+    overlays = _plan_overlays(paths, arguments.overlays) if arguments.overlays else {}
+    with _progress(arguments.format).step("inspect images", len(paths)) as advance:
+        rows = inspect_files(inspector, paths, overlays, advance)
         tally = _tally(_WRITERS[arguments.format](rows))
     passed, rejected, unreadable = tally
     print(f"{passed} passed, {rejected} rejected, {unreadable} of these unreadable", file=sys.stderr)
@@ -63,10 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def inspect_files(
-    inspector: Inspector, paths: Sequence[Path], overlays: Path | None, advance: Callable[[int], None]
+    inspector: Inspector, paths: Sequence[Path], overlays: Mapping[Path, Path], advance: Callable[[int], None]
 ) -> Iterator[Row]:
-    """Inspect files in turn, writing an overlay of each where a folder is given."""
-    root = Path(os.path.commonpath([path.absolute().parent for path in paths]))
+    """Inspect files in turn, writing the overlay of each that has a place for one."""
     for done, path in enumerate(paths, 1):
         try:
             frame = read_image(path)
@@ -76,13 +77,35 @@ def inspect_files(
             threshold = inspector.bundle.manifest.threshold.value
             inspection = rejected_without_score(Reason.IMAGE_UNREADABLE, threshold)
         else:
-            if overlays:
-                relative = path.absolute().relative_to(root)
-                target = overlays / relative.with_name(f"{relative.name}.overlay.png")
-                _make_folder(target.parent)
-                write_png(target, draw_overlay(frame, inspection))
-        yield Row(path, inspection)
+            if path in overlays:
+                _make_folder(overlays[path].parent)
+                write_png(overlays[path], draw_overlay(frame, inspection))
+        # A hundred thousand rows must not keep a hundred thousand maps.
+        yield Row(path, dataclasses.replace(inspection, anomaly_map=None))
         advance(done)
+
+
+def _plan_overlays(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """Where the overlay of each image goes: under the folder, laid out as the images are.
+
+    Raises:
+        DataError: one would be written over an image to inspect.
+    """
+    root = Path(os.path.commonpath([path.absolute().parent for path in paths]))
+    plan = {}
+    for path in paths:
+        relative = path.absolute().relative_to(root)
+        plan[path] = folder / relative.with_name(f"{relative.name}.overlay.png")
+    images = {path.resolve() for path in paths}
+    for target in plan.values():
+        if target.resolve() in images:
+            raise DataError(f"{target}: an overlay would be written over this image", do="choose another folder")
+    return plan
+
+
+def _progress(form: str) -> ConsoleProgress | NoProgress:
+    """Rows that appear on a terminal one by one are their own progress, and a bar would be drawn across them."""
+    return NoProgress() if form != "table" and sys.stdout.isatty() else ConsoleProgress()
 
 
 def write_table(rows: Iterable[Row]) -> Iterator[Row]:
