@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+_LEAST_SCORE = -0.01  # 0, and room for rounding
+
+
 class Verdict(str, enum.Enum):
     """What the line is told."""
 
@@ -22,7 +25,7 @@ class Reason(str, enum.Enum):
 
     WITHIN_THRESHOLD = "within_threshold"
     ABOVE_THRESHOLD = "above_threshold"
-    SCORE_NOT_FINITE = "score_not_finite"
+    SCORE_INVALID = "score_invalid"
     IMAGE_UNREADABLE = "image_unreadable"
 
 
@@ -48,12 +51,9 @@ class Inspection:
 
 
 def decide(score: float, threshold: float) -> tuple[Verdict, Reason]:
-    """Pass a finite score at or below a finite threshold; reject everything else.
-
-    The order matters: a comparison with NaN is false, so only an explicit "not above" may pass a part.
-    """
-    if not (math.isfinite(score) and math.isfinite(threshold)):
-        return Verdict.REJECT, Reason.SCORE_NOT_FINITE
+    """Pass a score from 0 to a finite threshold; reject everything else, NaN and impossible scores included."""
+    if not (_LEAST_SCORE <= score < math.inf and math.isfinite(threshold)):
+        return Verdict.REJECT, Reason.SCORE_INVALID
     if score <= threshold:
         return Verdict.PASS, Reason.WITHIN_THRESHOLD
     return Verdict.REJECT, Reason.ABOVE_THRESHOLD

@@ -311,7 +311,7 @@ def assert_fails_closed(outcome):
     assert outcome.anomaly_map.dtype == np.float32
     passes = np.isfinite(outcome.score) and outcome.score <= outcome.threshold
     assert outcome.verdict == (Verdict.PASS if passes else Verdict.REJECT)
-    assert np.isfinite(outcome.score) or outcome.reason == Reason.SCORE_NOT_FINITE
+    assert np.isfinite(outcome.score) or outcome.reason == Reason.SCORE_INVALID
 
 
 @pytest.fixture(scope="module")

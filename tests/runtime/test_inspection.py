@@ -13,7 +13,7 @@ from lineward.runtime.inspection import Inspection, Reason, Verdict, decide, rej
 NAN, INF = math.nan, math.inf
 PASS = (Verdict.PASS, Reason.WITHIN_THRESHOLD)
 ABOVE = (Verdict.REJECT, Reason.ABOVE_THRESHOLD)
-NOT_FINITE = (Verdict.REJECT, Reason.SCORE_NOT_FINITE)
+INVALID = (Verdict.REJECT, Reason.SCORE_INVALID)
 
 
 @pytest.mark.parametrize(
@@ -26,15 +26,18 @@ NOT_FINITE = (Verdict.REJECT, Reason.SCORE_NOT_FINITE)
         (math.nextafter(0.2, 1), 0.2, ABOVE),
         (0.3, 0.2, ABOVE),
         (2.0, 0.0, ABOVE),
-        (NAN, 0.2, NOT_FINITE),
-        (INF, 0.2, NOT_FINITE),
-        (-INF, 0.2, NOT_FINITE),
-        (0.1, NAN, NOT_FINITE),
-        (0.1, INF, NOT_FINITE),
-        (0.1, -INF, NOT_FINITE),
-        (NAN, NAN, NOT_FINITE),
-        (INF, INF, NOT_FINITE),
-        (-INF, INF, NOT_FINITE),
+        (NAN, 0.2, INVALID),
+        (INF, 0.2, INVALID),
+        (-INF, 0.2, INVALID),
+        (0.1, NAN, INVALID),
+        (0.1, INF, INVALID),
+        (0.1, -INF, INVALID),
+        (NAN, NAN, INVALID),
+        (INF, INF, INVALID),
+        (-INF, INF, INVALID),
+        (-1e-6, 0.2, PASS),  # rounding
+        (-0.011, 0.2, INVALID),
+        (-5e7, 0.2, INVALID),
     ],
 )
 def test_decide(score, threshold, decision):
@@ -42,9 +45,9 @@ def test_decide(score, threshold, decision):
 
 
 @given(st.floats(), st.floats())
-def test_only_a_finite_score_at_or_below_a_finite_threshold_passes(score, threshold):
+def test_only_a_possible_score_at_or_below_a_finite_threshold_passes(score, threshold):
     verdict, reason = decide(score, threshold)
-    assert (verdict is Verdict.PASS) == (-INF < score <= threshold < INF)
+    assert (verdict is Verdict.PASS) == (-0.01 <= score <= threshold < INF)
     assert (reason is Reason.WITHIN_THRESHOLD) == (verdict is Verdict.PASS)
 
 
@@ -65,5 +68,5 @@ def test_an_inspection_cannot_be_changed():
 
 def test_verdicts_and_reasons_are_plain_text():
     assert (
-        json.dumps([Verdict.PASS, Verdict.REJECT, Reason.SCORE_NOT_FINITE]) == '["pass", "reject", "score_not_finite"]'
+        json.dumps([Verdict.PASS, Verdict.REJECT, Reason.SCORE_INVALID]) == '["pass", "reject", "score_invalid"]'
     )

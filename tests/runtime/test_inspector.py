@@ -148,7 +148,7 @@ def test_scores_that_are_not_finite_reject(value, spread, tiny, golden_frames):
     scores[(3, 4) if spread == "one patch" else ...] = value
     inspection = Inspector(tiny, FixedEngine(scores)).inspect(golden_frames[0])
     assert inspection.verdict is Verdict.REJECT
-    assert inspection.reason is Reason.SCORE_NOT_FINITE
+    assert inspection.reason is Reason.SCORE_INVALID
     assert not math.isfinite(inspection.score)
 
 

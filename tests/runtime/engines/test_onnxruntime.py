@@ -146,7 +146,7 @@ def test_nan_from_a_graph_rejects_the_part(rebundle, similarity_of, golden_frame
     bundle = decode_bundle(rebundle({SIMILARITY: similarity_of(math.nan)}), "nan.lineward")
     inspection = Inspector(bundle).inspect(golden_frames[0])
     assert inspection.verdict is Verdict.REJECT
-    assert inspection.reason is Reason.SCORE_NOT_FINITE
+    assert inspection.reason is Reason.SCORE_INVALID
     assert math.isnan(inspection.score)
 
 
