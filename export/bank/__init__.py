@@ -60,20 +60,34 @@ def build_bank(
             do=f"choose from 2 to {images * share} rows" + (", or pass more good images" if share == patches else ""),
         )
     rng = np.random.default_rng(seed)
-    pool = np.concatenate([_random_patches(e, share, rng) for e in embeddings()])
+    pool = _pool(embeddings, images * share, lambda e: _random_patches(e, share, rng))
     if method == "random":
+        progress(rows)
         return pool[np.sort(rng.choice(len(pool), rows, replace=False))]
     if method == "k-centre":
         first = pool[rng.integers(len(pool))][np.newaxis]
-        return np.concatenate([first, farthest_points(pool, first, rows - 1, progress)])
+        return np.concatenate([first, farthest_points(pool, first, rows - 1, lambda made: progress(1 + made))])
     centroids = two_level_kmeans(pool, rows if method == "k-means" else rows // 2, rng)
     progress(len(centroids))
     if method == "k-means":
         return centroids
     if share < patches:
-        pool = np.concatenate([_worst_explained(e, centroids, share) for e in embeddings()])
+        del pool  # two of them would not fit where one does
+        pool = _pool(embeddings, images * share, lambda e: _worst_explained(e, centroids, share))
     tail = farthest_points(pool, centroids, rows - len(centroids), lambda made: progress(len(centroids) + made))
     return np.concatenate([centroids, tail])
+
+
+def _pool(embeddings: Embeddings, rows: int, select: Callable[[Rows], Rows]) -> Rows:
+    """The selected patches of every image, float32 [rows, dimensions]."""
+    pool, filled = np.empty((0, 0), np.float32), 0
+    for image in embeddings():
+        chosen = select(image)
+        if filled == 0:
+            pool = np.empty((rows, chosen.shape[1]), np.float32)
+        pool[filled : filled + len(chosen)] = chosen
+        filled += len(chosen)
+    return pool
 
 
 def _random_patches(embeddings: Rows, share: int, rng: np.random.Generator) -> Rows:
