@@ -113,7 +113,7 @@ def readable(paths: Sequence[Path], *, skip: bool, report: Callable[[ImageError]
     bad: list[Path] = []
     for path in paths:
         try:
-            check_frame(read_image(path))
+            _check_readable(path)
             good.append(path)
         except ImageError as error:
             report(error)
@@ -127,6 +127,14 @@ def readable(paths: Sequence[Path], *, skip: bool, report: Callable[[ImageError]
     if not good:
         raise DataError("none of the images can be read", do="check that the files are images")
     return good
+
+
+def _check_readable(path: Path) -> None:
+    frame = read_image(path)
+    try:
+        check_frame(frame)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error.what}", do=error.do) from error
 
 
 def _test_samples(root: Path) -> tuple[Sample, ...]:

@@ -43,7 +43,7 @@ from lineward.runtime.engines.onnxruntime import EmbeddingSession
 from lineward.runtime.errors import CalibrationError, DataError, TrainingError
 from lineward.runtime.images import encode_png, read_file, read_image
 from lineward.runtime.inspector import Inspector
-from lineward.runtime.manifest import FORMAT, Golden, Grid, Manifest, Origin, Score, Threshold
+from lineward.runtime.manifest import FORMAT, Golden, Grid, Manifest, Origin, Score, Threshold, check_identity
 from lineward.runtime.preprocessing import Frame, Preprocessing, preprocess
 
 _BATCH = 8
@@ -131,6 +131,7 @@ def train(
         ImageError: an image cannot be read.
     """
     _check_recipe(recipe)
+    check_identity(product, version)
     for_bank, for_threshold = _split(images, held_out, recipe)
     backbone = load_backbone(recipe.backbone, recipe.weights)
     features = FeatureGraph(backbone, recipe.levels)

@@ -46,3 +46,8 @@ class TrainingError(LinewardError):
 
 class MissingExtraError(LinewardError):
     """A workstation command on a machine that has only the device's packages."""
+
+
+def first_line(error: Exception) -> str:
+    """What another library's error says, short enough to be quoted in one of ours."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-
 _LEAST_SCORE = -0.01  # 0, and room for rounding
 
 

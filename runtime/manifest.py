@@ -13,6 +13,7 @@ from lineward.runtime.preprocessing import COLOUR, DEPTH, RESIZE, Preprocessing
 FORMAT = 1
 """The bundle format this runtime reads and writes."""
 
+LONGEST_PRODUCT = 128
 IMAGE_SCORE = "max"
 """The one image score there is."""
 
@@ -145,7 +146,7 @@ class Manifest(Record, frozen=True):
     """
 
     format: int
-    product: Annotated[str, Meta(min_length=1, max_length=128)]
+    product: Annotated[str, Meta(min_length=1, max_length=LONGEST_PRODUCT)]
     version: Annotated[int, Meta(ge=1)]
     created: str
     members: dict[str, Member]
@@ -157,6 +158,18 @@ class Manifest(Record, frozen=True):
     origin: Origin
     golden: tuple[Golden, ...]
     golden_tolerance: Annotated[float, Meta(gt=0, le=0.1)]
+
+
+def check_identity(product: str, version: int) -> None:
+    """Check a product's name and version before there is a manifest to put them in.
+
+    Raises:
+        BundleError: the name is empty or too long, or the version is below 1.
+    """
+    if not 1 <= len(product) <= LONGEST_PRODUCT:
+        raise BundleError(f"{product!r}: not a product's name", do=f"choose 1 to {LONGEST_PRODUCT} characters")
+    if not 1 <= version < 1 << 63:
+        raise BundleError(f"bundle version {version} is out of range", do="choose 1 or more")
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lineward.export.backbones.efficientnet_lite import WIDTH_AND_DEPTH, EfficientNetLite
-from lineward.runtime.errors import MissingExtraError, TrainingError
+from lineward.runtime.errors import MissingExtraError, TrainingError, first_line
 
 DEFAULT = "efficientnet_lite0"
 TIMM_PREFIX = "timm/"
@@ -43,9 +43,9 @@ class Backbone:
         """
         with torch.no_grad():
             offered = sorted(self.network(torch.zeros(1, 3, 64, 64)))
-        if not levels or not set(levels) <= set(offered):
+        if not levels or not set(levels) <= set(offered) or len(set(levels)) < len(levels):
             raise TrainingError(
-                f"{self.name} has no feature levels {list(levels)}", do=f"choose from the strides {offered}"
+                f"{self.name} has no feature levels {list(levels)}", do=f"choose from the strides {offered}, each once"
             )
 
 
@@ -88,9 +88,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip and safetensors each raise their own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TrainingError(
-            f"{path}: not a weights file ({reason})", do="pass a .safetensors file or a .pth of tensors alone"
+            f"{path}: not a weights file ({first_line(error)})",
+            do="pass a .safetensors or a .pth of tensors alone",
         ) from error
     if not isinstance(weights, dict) or not all(isinstance(t, Tensor) for t in weights.values()):
         raise TrainingError(f"{path}: holds more than tensors", do="save the model's state_dict() alone")
@@ -123,5 +123,10 @@ def _load_timm(name: str, weights: Path | None) -> Backbone:
         from lineward.export.backbones.timm import TimmFeatures
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{name} needs timm", do="pip install 'lineward[timm]'") from error
+    except Exception as error:  # a torchvision built for another torch fails in its own ways
+        raise TrainingError(
+            f"{name}: timm cannot be imported ({first_line(error)})",
+            do="install the torchvision that belongs to this torch, in a new environment",
+        ) from error
     network = TimmFeatures(name.removeprefix(TIMM_PREFIX), weights)
     return Backbone(name, network.eval(), network.mean, network.std, network.weights_sha256)

@@ -8,6 +8,7 @@ TensorFlow's SAME does, which for an even input is one column less before than a
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -90,15 +91,29 @@ class EfficientNetLite(nn.Module):
         return logits
 
     def load_published(self, weights: dict[str, Tensor]) -> None:
-        """Load published weights, which list the same tensors in the same order under other names.
+        """Load published weights: the same tensors under other names, in definition order but for safetensors files.
 
         Raises:
             ValueError: the number of tensors or a shape differs.
         """
+        with contextlib.suppress(ValueError, IndexError):  # another converter's names: the order they come in counts
+            weights = {name: weights[name] for name in sorted(weights, key=_published_order)}
         own = self.state_dict()
         if [tuple(t.shape) for t in own.values()] != [tuple(t.shape) for t in weights.values()]:
             raise ValueError(f"{len(weights)} tensors that do not match the {len(own)} of this backbone")
         self.load_state_dict(dict(zip(own, weights.values(), strict=True)))
+
+
+_OUTER = ("_conv_stem", "_bn0", "_blocks", "_conv_head", "_bn1", "_fc")
+_INNER = ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2")
+_FIELDS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+def _published_order(name: str) -> tuple[int, int, int, int]:
+    """Where a published tensor, such as "_blocks.3._bn1.bias", stands in definition order."""
+    outer, *block, field = name.split(".")
+    number, layer = (int(block[0]), _INNER.index(block[1])) if block else (0, 0)
+    return _OUTER.index(outer), number, layer, _FIELDS.index(field)
 
 
 class _SameConvolution(torch.autograd.Function):

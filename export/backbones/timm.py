@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from lineward.runtime.errors import TrainingError
+from lineward.runtime.errors import TrainingError, first_line
 
 
 class TimmFeatures(nn.Module):
@@ -36,9 +36,8 @@ class TimmFeatures(nn.Module):
         except TrainingError:
             raise
         except Exception as error:  # hub, network and model errors share no base class
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise TrainingError(
-                f"timm/{name} cannot be loaded: {reason}",
+                f"timm/{name} cannot be loaded: {first_line(error)}",
                 do="check the name and the network, or pass a local file with --weights",
             ) from error
         self.reductions: list[int] = self.model.feature_info.reduction()

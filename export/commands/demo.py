@@ -6,6 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
+from lineward.export.commands import evaluate, train  # noqa: F401 (what they lack is said before parts are rendered)
 from lineward.export.synthetic import DEFECTS, write_dataset
 from lineward.runtime.cli import FAILED, PASSED, main
 from lineward.runtime.cli.console import ConsoleProgress

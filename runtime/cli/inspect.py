@@ -73,7 +73,8 @@ def inspect_files(
             frame = read_image(path)
             inspection = inspector.inspect(frame)
         except ImageError as error:
-            print_error(str(error))
+            named = str(path) in error.what
+            print_error(str(error) if named else f"{path}: {error}")
             threshold = inspector.bundle.manifest.threshold.value
             inspection = rejected_without_score(Reason.IMAGE_UNREADABLE, threshold)
         else:

@@ -15,7 +15,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from lineward.runtime.bundle import BANK_TENSOR, EMBEDDING, SIMILARITY, Bundle
-from lineward.runtime.errors import EngineError
+from lineward.runtime.errors import EngineError, first_line
 from lineward.runtime.manifest import Grid
 
 _ERRORS_ONLY = 3
@@ -131,7 +131,7 @@ def open_session(graph: bytes, options: Any, external: int = 0) -> Any:
         return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a dozen unrelated classes
         raise EngineError(
-            f"onnxruntime {ort.__version__} refuses the graph: {_first_line(error)}",
+            f"onnxruntime {ort.__version__} refuses the graph: {first_line(error)}",
             do="take the bundle again from where it was made, or update onnxruntime",
         ) from error
 
@@ -141,7 +141,7 @@ def _run(session: Any, inputs: dict[str, Any]) -> Any:
         return session.run_with_ort_values(None, inputs)
     except Exception as error:
         raise EngineError(
-            f"onnxruntime could not run the graph: {_first_line(error)}",
+            f"onnxruntime could not run the graph: {first_line(error)}",
             do="check that the image size is the bundle's, and that memory is free",
         ) from error
 
@@ -154,7 +154,3 @@ def _floats(outputs: Any, graph: str) -> Any:
             f"the {graph} graph gave {kind}, not tensor(float)", do="take the bundle again from where it was made"
         )
     return outputs[0]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

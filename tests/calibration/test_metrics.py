@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lineward.calibration.metrics import Confusion, PixelHistograms, confusion_at, f1_max, image_auroc
-from lineward.runtime.errors import DataError
 from scipy import ndimage
 from sklearn.metrics import f1_score, precision_recall_curve, roc_auc_score
+
+from lineward.calibration.metrics import Confusion, PixelHistograms, confusion_at, f1_max, image_auroc
+from lineward.runtime.errors import DataError
 
 NAN, INF = math.nan, math.inf
 

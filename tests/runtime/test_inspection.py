@@ -67,6 +67,4 @@ def test_an_inspection_cannot_be_changed():
 
 
 def test_verdicts_and_reasons_are_plain_text():
-    assert (
-        json.dumps([Verdict.PASS, Verdict.REJECT, Reason.SCORE_INVALID]) == '["pass", "reject", "score_invalid"]'
-    )
+    assert json.dumps([Verdict.PASS, Verdict.REJECT, Reason.SCORE_INVALID]) == '["pass", "reject", "score_invalid"]'

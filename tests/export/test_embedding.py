@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from lineward.export.backbones import Backbone
+from lineward.export.embedding import EmbeddingGraph, FeatureGraph, grid_of
+from lineward.export.onnx_graphs import export_embedding
+from lineward.export.statistics import FeatureStatistics, Whitening
+from lineward.export.synthetic import render_part
+from lineward.runtime.engines.onnxruntime import EmbeddingSession
+from lineward.runtime.errors import TrainingError
+
+Images = NDArray[np.uint8]
+CHANNELS = {4: 24, 8: 40, 16: 112, 32: 320}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """An embedding graph and what it was made of."""
+
+    graph: EmbeddingGraph
+    features: FeatureGraph
+    whitening: Whitening
+    constant: float
+    size: int
+
+    def embed(self, images: Images) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return self.graph(torch.from_numpy(images)).numpy()
+
+    def whitened(self, images: Images) -> NDArray[np.float64]:
+        """y before the lift, in float64 and without the graph's own arithmetic."""
+        with torch.inference_mode():
+            fused = self.features(torch.from_numpy(images)).numpy().astype(np.float64)
+        return (fused - self.whitening.mean) @ self.whitening.matrix.astype(np.float64)
+
+    def session(self) -> EmbeddingSession:
+        grid = grid_of(self.size, self.features.levels, self.whitening.matrix.shape[1] + 1)
+        return EmbeddingSession(export_embedding(self.graph, self.size), grid)
+
+
+def parts(size: int, count: int = 3, first: int = 100) -> Images:
+    return np.stack([render_part(first + seed, size=size).image for seed in range(count)])
+
+
+def noise(size: int, count: int = 3) -> Images:
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def fit(backbone: Backbone) -> Callable[..., Fitted]:
+    def fitted(
+        size: int = 64, levels: tuple[int, ...] = (8, 16), tau: float = 3.0, dimensions: int | None = None
+    ) -> Fitted:
+        features = FeatureGraph(backbone, levels)
+        statistics = FeatureStatistics()
+        with torch.inference_mode():
+            for image in features(torch.from_numpy(parts(size, 6, first=0))).numpy():
+                statistics.update(image)
+        whitening = statistics.whitening(1.0, dimensions)
+        lift = statistics.lift(whitening, tau)
+        return Fitted(EmbeddingGraph(features, whitening, lift).eval(), features, whitening, lift.constant, size)
+
+    return fitted
+
+
+@pytest.mark.parametrize(
+    ("size", "levels", "dimensions"),
+    [
+        (64, (8, 16), None),
+        (96, (8, 16), None),
+        (128, (8, 16), 64),
+        (64, (16,), None),
+        (64, (4, 8, 16), None),
+        (96, (32, 8), 10),
+    ],
+)
+def test_torch_and_onnxruntime_agree(fit, size: int, levels: tuple[int, ...], dimensions: int | None):
+    fitted = fit(size, levels, dimensions=dimensions)
+    session = fitted.session()
+    side, channels = size // min(levels), sum(CHANNELS[level] for level in levels)
+    for images in (parts(size), noise(size), np.zeros((1, size, size, 3), np.uint8)):
+        given = session.embed(images)
+        assert given.shape == (len(images), side * side, (dimensions or channels) + 1)
+        np.testing.assert_allclose(given, fitted.embed(images), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(np.linalg.norm(given, axis=2), 1, atol=1e-5)
+
+
+def test_a_batch_is_what_its_images_are_one_by_one(fit):
+    session = fit(96).session()
+    images = np.concatenate([parts(96, 4), noise(96, 1)])
+    alone = np.concatenate([session.embed(image[np.newaxis]) for image in images])
+    np.testing.assert_allclose(session.embed(images), alone, rtol=0, atol=1e-6)
+
+
+def test_without_lift_it_is_the_cosine_of_whitened_features(fit):
+    fitted = fit(tau=0.0)
+    images = np.concatenate([parts(64), noise(64)])
+    embeddings, whitened = fitted.embed(images), fitted.whitened(images)
+    assert not embeddings[:, :, -1].any()
+    expected = whitened / np.linalg.norm(whitened, axis=2, keepdims=True)
+    np.testing.assert_allclose(embeddings[:, :, :-1], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("tau", [0.5, 3.0])
+def test_the_lift_is_one_more_coordinate_before_normalising(fit, tau: float):
+    fitted = fit(tau=tau)
+    images = parts(64)
+    whitened = fitted.whitened(images)
+    lifted = np.pad(whitened, ((0, 0), (0, 0), (0, 1)), constant_values=fitted.constant)
+    expected = lifted / np.linalg.norm(lifted, axis=2, keepdims=True)
+    np.testing.assert_allclose(fitted.embed(images), expected, atol=1e-5)
+
+
+def agreement_with_euclid(fitted: Fitted) -> float:
+    """Share of clearly different pairs of distances that the embedding orders as Euclid does."""
+    images = parts(64)
+    pick = np.random.default_rng(0).integers(0, 3 * 64, (2, 2, 4000))
+    whitened = fitted.whitened(images).reshape(3 * 64, -1)
+    embeddings = fitted.embed(images).reshape(3 * 64, -1).astype(np.float64)
+    euclid, lifted = (np.linalg.norm(rows[pick[0]] - rows[pick[1]], axis=2) for rows in (whitened, embeddings))
+    clear = np.abs(euclid[0] - euclid[1]) > 0.05 * np.maximum(euclid[0], euclid[1])
+    assert clear.sum() > 1000
+    return float(np.mean((euclid[0] < euclid[1])[clear] == (lifted[0] < lifted[1])[clear]))
+
+
+def test_a_great_lift_orders_pairs_as_euclidean_distance_does(fit):
+    assert agreement_with_euclid(fit(tau=30.0)) == 1
+    assert agreement_with_euclid(fit(tau=0.0)) < 0.95
+
+
+class _Levels(nn.Module):
+    """Gives feature maps that are set from outside, whatever the images; remembers what it was given."""
+
+    def __init__(self, levels: dict[int, Tensor]) -> None:
+        super().__init__()
+        self.levels = levels
+        self.given: Tensor | None = None
+
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        self.given = images
+        return self.levels
+
+
+def test_levels_are_pooled_brought_to_the_finest_grid_and_joined():
+    generator = torch.Generator().manual_seed(0)
+    fine, coarse = torch.randn(1, 2, 8, 8, generator=generator), torch.randn(1, 3, 4, 4, generator=generator)
+    network = _Levels({8: fine, 16: coarse, 32: torch.zeros(1, 1, 2, 2)})
+    graph = FeatureGraph(Backbone("stub", network, (0, 0, 0), (1, 1, 1), ""), (16, 8))
+    fused = graph(torch.zeros(1, 64, 64, 3, dtype=torch.uint8)).reshape(8, 8, 5)
+    # A neighbourhood reaches over the border, where there is nothing but zeros.
+    padded = F.pad(fine, (1, 1, 1, 1))[0]
+    around = torch.stack([padded[:, 2 + y, 4 + x] for y in range(3) for x in range(3)])
+    torch.testing.assert_close(fused[2, 4, :2], around.mean(0))
+    torch.testing.assert_close(fused[0, 0, :2], fine[0, :, :2, :2].sum((1, 2)) / 9)
+    # Between pixel centres, bilinear: fine row 3 lies a quarter before coarse row 1.25.
+    pooled = F.avg_pool2d(coarse, 3, 1, 1)[0]
+    rows = pooled[:, 1] * 0.75 + pooled[:, 2] * 0.25
+    torch.testing.assert_close(fused[3, 3, 2:], rows[:, 1] * 0.75 + rows[:, 2] * 0.25)
+    torch.testing.assert_close(fused[0, 0, 2:], pooled[:, 0, 0])
+
+
+def test_images_are_normalised_channel_by_channel():
+    network = _Levels({8: torch.zeros(1, 1, 8, 8)})
+    graph = FeatureGraph(Backbone("stub", network, (10, 20, 30), (2, 4, 8), ""), (8,))
+    images = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
+    images[0, 5, 7] = torch.tensor([210, 220, 230])
+    graph(images)
+    assert network.given.shape == (1, 3, 64, 64)
+    assert network.given[0, :, 5, 7].tolist() == [100, 50, 25]
+    assert network.given[0, :, 7, 5].tolist() == [-5, -5, -3.75]
+
+
+def test_levels_that_the_backbone_has_not_are_refused(backbone: Backbone):
+    with pytest.raises(TrainingError, match="no feature levels"):
+        FeatureGraph(backbone, (8, 10))
+
+
+@pytest.mark.parametrize(
+    ("size", "levels", "side"), [(256, (8, 16), 32), (320, (16, 8), 40), (256, (4, 8, 16), 64), (96, (32,), 3)]
+)
+def test_the_finest_level_sets_the_grid(size: int, levels: tuple[int, ...], side: int):
+    grid = grid_of(size, levels, 9)
+    assert (grid.rows, grid.columns, grid.dimensions) == (side, side, 9)
