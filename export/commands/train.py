@@ -51,9 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     product = arguments.product or dataset.name
     output = arguments.output or Path(f"{product}.lineward")
     if not output.parent.is_dir():
-        raise DataError(
-            f"{output.parent}: no such folder to write a bundle to", do="make it, or choose another"
-        )
+        raise DataError(f"{output.parent}: no such folder to write a bundle to", do="make it, or choose another")
     skip = arguments.skip_unreadable
     images, held_out = (
         readable(paths, skip=skip, report=lambda error: print_error(str(error))) if paths else []
