@@ -52,8 +52,9 @@ $(VENV)/.development: pyproject.toml constraints.txt $(FOLDERS)
 	$(BIN)/pip $(INSTALL) $(EDITABLE) '.[export,dev]'
 	touch $@ $(VENV)/.workstation
 
-.PHONY: $(VENV)-3.10/.device $(VENV)-3.12/.device
-$(VENV)-%/.device:
+# Never up to date; make looks for no pattern rule where a target is .PHONY.
+.PHONY: always
+$(VENV)-%/.device: always
 	@set -e; for python in python$* "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$*.*/bin/python; do \
 	  if "$$python" --version >/dev/null 2>&1; then \
 	    test -x $(@D)/bin/python || "$$python" -m venv $(@D); \
