@@ -11,6 +11,8 @@ from lineward.runtime.errors import TrainingError
 
 SAMPLED_PATCHES = 16
 """Patches of each image kept for the median norm."""
+SAMPLE_ROWS = 1 << 16
+"""Patches kept in all: those of the first 4,096 images, a fair sample of images in the order of their hashes."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Lift:
 
 
 class FeatureStatistics:
-    """Mean, covariance and a sample of patch features, gathered image by image in constant memory but for the sample.
+    """Mean, covariance and a sample of patch features, gathered image by image in constant memory.
 
     Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
     """
@@ -50,20 +52,25 @@ class FeatureStatistics:
         self._count = 0
         self._mean: NDArray[np.float64] = np.zeros(0)
         self._scatter: NDArray[np.float64] = np.zeros((0, 0))
-        self._sample: list[NDArray[np.float32]] = []
+        # Allocated once: thousands of small pieces between torch's large ones would keep those from being given back.
+        self._sample: NDArray[np.float32] = np.zeros((0, 0), np.float32)
+        self._sampled = 0
 
     def update(self, features: NDArray[np.float32]) -> None:
         """Add the patches of one image, float32 [patches, channels]."""
         patches, channels = features.shape
         if self._count == 0:
             self._mean, self._scatter = np.zeros(channels), np.zeros((channels, channels))
+            self._sample = np.empty((SAMPLE_ROWS, channels), np.float32)
         mean = features.mean(0, dtype=np.float64)
         centred = (features - mean.astype(np.float32)).astype(np.float32)
         shift, total = mean - self._mean, self._count + patches
         self._scatter += centred.T @ centred + np.outer(shift, shift) * (self._count * patches / total)
         self._mean += shift * (patches / total)
         self._count = total
-        self._sample.append(features[:: max(1, patches // SAMPLED_PATCHES)].copy())
+        chosen = features[:: max(1, patches // SAMPLED_PATCHES)][: SAMPLE_ROWS - self._sampled]
+        self._sample[self._sampled : self._sampled + len(chosen)] = chosen
+        self._sampled += len(chosen)
 
     def whitening(self, shrinkage: float, dimensions: int | None = None) -> Whitening:
         """Whitening of the covariance's eigenvectors by 1 / sqrt(eigenvalue + shrinkage * mean eigenvalue).
@@ -90,7 +97,7 @@ class FeatureStatistics:
 
     def lift(self, whitening: Whitening, tau: float) -> Lift:
         """A lift of tau median norms of whitened patches."""
-        norms = np.linalg.norm(whitening.apply(np.concatenate(self._sample)), axis=1)
+        norms = np.linalg.norm(whitening.apply(self._sample[: self._sampled]), axis=1)
         return Lift(float(tau * np.median(norms)))
 
 

@@ -125,3 +125,15 @@ def test_the_lift_of_a_sample_is_near_that_of_all_patches():
     whitening = statistics.whitening(1.0)
     norms = np.linalg.norm(whitening.apply(np.concatenate(images)), axis=1)
     assert statistics.lift(whitening, 1.0).constant == pytest.approx(np.median(norms), rel=0.1)
+
+
+def test_the_sample_behind_the_lift_stops_growing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("lineward.export.statistics.SAMPLE_ROWS", 20)
+    images = np.random.default_rng(0).normal(size=(5, 16, 3)).astype(np.float32)
+    gathered = FeatureStatistics()
+    for image in images:
+        gathered.update(image)
+    whitening = gathered.whitening(1.0)
+    first = images.reshape(-1, 3)[:20]
+    expected = np.median(np.linalg.norm(whitening.apply(first), axis=1))
+    assert gathered.lift(whitening, 1.0).constant == pytest.approx(expected)
