@@ -12,7 +12,7 @@ INSTALL_TIMM := install --quiet --disable-pip-version-check torch==2.14.1 torchv
 EDITABLE := --config-settings editable_mode=strict --editable
 FOLDERS := $(shell find runtime calibration export -type d -not -name __pycache__)
 
-.PHONY: demo test check test-pythons test-timm benchmarks clean
+.PHONY: demo test check test-pythons test-timm test-arm64 benchmarks clean
 
 demo: $(VENV)/.workstation
 	$(BIN)/lineward demo $(if $(DATA),--data $(DATA))
@@ -32,6 +32,10 @@ test-pythons: $(VENV)-3.10/.device $(VENV)-3.12/.device
 # Any timm model as backbone, in an environment of its own: timm needs torchvision, which is built for one torch alone.
 test-timm: $(VENV)-timm/.timm
 	$(VENV)-timm/bin/python -m pytest tests/export/test_timm.py
+
+# The device's runtime on 64-bit Arm, emulated; needs root, and skips by name what is missing.
+test-arm64:
+	PYTHON=$(PYTHON) tests/arm64.sh
 
 benchmarks: $(VENV)/.development
 	$(BIN)/python -m benchmarks.accuracy
