@@ -76,7 +76,7 @@ $(VENV)-%/.device: always
 	  if "$$python" --version >/dev/null 2>&1; then \
 	    test -x $(@D)/bin/python || "$$python" -m venv $(@D); \
 	    $(@D)/bin/pip $(INSTALL) . pytest hypothesis; \
-	    $(@D)/bin/python -m pytest tests/runtime; \
+	    $(@D)/bin/python -m pytest tests/runtime -m "not slow"; \
 	    exit; \
 	  fi; \
 	done; echo "SKIPPED: the runtime's tests on Python $*: no such interpreter on this machine"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import onnxruntime
 import pytest
 
+from lineward.runtime.bundle import EMBEDDING, Bundle
 from lineward.runtime.engines.providers import require_provider
 from lineward.runtime.errors import EngineError
-from tests import embedding_graphs as graphs
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
@@ -42,9 +42,9 @@ def test_no_provider_at_all() -> None:
         require_provider(SessionDouble(), CUDA)
 
 
-def test_the_real_onnxruntime() -> None:
+def test_the_real_onnxruntime(tiny: Bundle) -> None:
     """On a machine that has the provider the session must keep it, elsewhere the fall is found."""
-    model = graphs.embedding_graph().SerializeToString()
+    model = tiny.members[EMBEDDING]
     require_provider(onnxruntime.InferenceSession(model, providers=[CPU]), CPU)
     if CUDA in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime is built with CUDA; its fall to the CPU cannot be provoked here")
