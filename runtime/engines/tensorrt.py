@@ -8,23 +8,29 @@ failures), and on real PyCUDA with the shipped kernel on an emulated GPU. Never 
 
 from __future__ import annotations
 
+import importlib
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lineward.runtime.cuda.device import Device
+from lineward.runtime.bundle import EMBEDDING, Bundle
+from lineward.runtime.cuda.device import Device, open_device
 from lineward.runtime.cuda.similarity import FusedSimilarity
-from lineward.runtime.errors import EngineError, ImageError
+from lineward.runtime.errors import EngineError, ImageError, first_line
 from lineward.runtime.tensorrt.api import IExecutionContext
-from lineward.runtime.tensorrt.plan import LoadedPlan
+from lineward.runtime.tensorrt.builder import PlanOptions, build_plan
+from lineward.runtime.tensorrt.plan import LoadedPlan, load_cached_plan, plan_key
+from lineward.runtime.tensorrt.plan_cache import PlanCache
 
 FREE_MEMORY = "Stop other programs that use the GPU, or build the plan with a smaller max_batch."
 RESTART = "Start the station again; if it happens again, run `lineward selfcheck` and report what it prints."
+AS_EXPORTED = "as in the graph"
+"""The precision of a plan: the ONNX file has it, and TensorRT is strongly typed."""
 NOT_A_COSINE = 1e-3
 """How far beyond 1 a similarity may lie before it counts as wrong: unit rows in float32 stay within 1e-5."""
 
@@ -172,6 +178,42 @@ class TensorRTEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def open_tensorrt(bundle: Bundle, cache: PlanCache | None = None, options: PlanOptions | None = None) -> TensorRTEngine:
+    """Open the engine for a bundle, from a cached plan where there is one; else the plan is built, which takes minutes.
+
+    Args:
+        bundle: what to run; the precision is that of its graph.
+        cache: where plans are kept.
+        options: how to build a plan.
+
+    Raises:
+        EngineError: no TensorRT, no PyCUDA, no GPU that serves, or the plan cannot be built.
+    """
+    trt, device = import_tensorrt(), open_device()
+    graph, grid = bundle.members[EMBEDDING], bundle.manifest.grid
+    options = options or PlanOptions()
+    key = plan_key(trt, graph, AS_EXPORTED, device.capability, options)
+    with device.current():  # TensorRT builds and loads in the context of the calling thread
+        plan = load_cached_plan(trt, cache or PlanCache(), key, lambda: build_plan(trt, graph, options))
+    return TensorRTEngine(device, plan, bundle.bank, (grid.rows, grid.columns))
+
+
+def import_tensorrt() -> ModuleType:
+    """The device's own TensorRT.
+
+    Raises:
+        EngineError: it is not installed, or cannot be loaded.
+    """
+    try:
+        return importlib.import_module("tensorrt")
+    except ImportError as error:
+        raise EngineError(
+            f"TensorRT cannot be imported ({first_line(error)})",
+            do="on a Jetson: apt-get install python3-libnvinfer, and make the virtual environment with "
+            "--system-site-packages; or use the engine cpu",
+        ) from error
 
 
 def patch_scores(similarity: NDArray[np.float32]) -> NDArray[np.float32]:

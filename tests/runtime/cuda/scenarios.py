@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from lineward.runtime.cuda import Device, FusedSimilarity, open_device
 from lineward.runtime.cuda import module as module_file
 from lineward.runtime.errors import EngineError
+from lineward.runtime.selfcheck import SHAPES, check_shape
 from tests.runtime.cuda.checks import exact, integers, unit_rows
 
 
@@ -136,6 +137,20 @@ def nan_is_never_a_score() -> None:
     with FusedSimilarity(bank) as fused:
         similarity, _ = fused.similarity(queries)
     np.testing.assert_array_equal(np.isnan(similarity), np.arange(9) == 4)
+
+
+def the_selfcheck_agrees() -> None:
+    for shape in SHAPES[:2]:
+        assert "as numpy, exact cases to the bit" in check_shape(open_device(), *shape)
+
+
+def the_selfcheck_finds_a_wrong_similarity() -> None:
+    right = FusedSimilarity.similarity
+    for wrong in (lambda s, i: (s * 0.99, i), lambda s, i: (s + 1e-4, i), lambda s, i: (s, i + 1)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(FusedSimilarity, "similarity", lambda self, q, wrong=wrong: wrong(*right(self, q)))
+            with pytest.raises(EngineError, match="report this"):
+                check_shape(open_device(), 17, 129, 96)
 
 
 def wrong_arguments_are_refused() -> None:

@@ -70,6 +70,8 @@ class TestOnTheFakeDriver:
             "wrong_arguments_are_refused",
             "a_failed_launch_is_an_error",
             "a_damaged_file_is_passed_over",
+            "the_selfcheck_agrees",
+            "the_selfcheck_finds_a_wrong_similarity",
         ],
     )
     def test_scenario(self, scenario: Run, name: str) -> None:
