@@ -12,13 +12,13 @@ INSTALL_TIMM := install --quiet --disable-pip-version-check torch==2.14.1 torchv
 EDITABLE := --config-settings editable_mode=strict --editable
 FOLDERS := $(shell find runtime calibration export -type d -not -name __pycache__)
 
-.PHONY: demo test check test-pythons test-timm test-arm64 benchmarks clean
+.PHONY: demo test check test-pythons test-timm test-arm64 test-gpu-emulated test-tensorrt kernel benchmarks clean
 
 demo: $(VENV)/.workstation
 	$(BIN)/lineward demo $(if $(DATA),--data $(DATA))
 
 test: $(VENV)/.development
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
 
 check: $(VENV)/.development
 	$(BIN)/ruff format --check
@@ -36,6 +36,23 @@ test-timm: $(VENV)-timm/.timm
 # The device's runtime on 64-bit Arm, emulated; needs root, and skips by name what is missing.
 test-arm64:
 	PYTHON=$(PYTHON) tests/arm64.sh
+
+# The fused kernel and its launcher without a GPU: real PyCUDA on an emulated driver, the shipped files rebuilt, and every
+# seeded fault found. PyCUDA is built once, into a cache outside the repository; it needs g++ and CUDA's compiler.
+test-gpu-emulated:
+	@if command -v nvcc >/dev/null && command -v g++ >/dev/null; then \
+	  set -e; \
+	  $(MAKE) --no-print-directory $(VENV)-gpu/.gpu; \
+	  $(VENV)-gpu/bin/python -m pytest tests/runtime/cuda tests/runtime/tensorrt tests/runtime/engines; \
+	else echo "SKIPPED: the emulated GPU: no nvcc or no g++ on this machine"; fi
+
+# The shipped TensorRT builder on TensorRT-RTX, which parses and builds without a GPU.
+test-tensorrt: $(VENV)-tensorrt/.tensorrt $(VENV)/.development
+	$(BIN)/python tests/export/write_graphs.py build/graphs
+	LINEWARD_GRAPHS=build/graphs $(VENV)-tensorrt/bin/python -m pytest tests/runtime/tensorrt/test_rtx.py
+
+kernel: $(VENV)-gpu/.gpu
+	$(VENV)-gpu/bin/python -m lineward.export.cuda_kernel
 
 benchmarks: $(VENV)/.development
 	$(BIN)/python -m benchmarks.accuracy
@@ -63,10 +80,21 @@ $(VENV)-%/.device: always
 	  if "$$python" --version >/dev/null 2>&1; then \
 	    test -x $(@D)/bin/python || "$$python" -m venv $(@D); \
 	    $(@D)/bin/pip $(INSTALL) . pytest hypothesis; \
-	    $(@D)/bin/python -m pytest tests/runtime; \
+	    $(@D)/bin/python -m pytest tests/runtime -m "not slow"; \
 	    exit; \
 	  fi; \
 	done; echo "SKIPPED: the runtime's tests on Python $*: no such interpreter on this machine"
+
+$(VENV)-gpu/.gpu: pyproject.toml constraints.txt $(FOLDERS)
+	test -x $(VENV)-gpu/bin/python || $(PYTHON) -m venv $(VENV)-gpu
+	tests/runtime/cuda/build_pycuda.sh $(VENV)-gpu/bin/python
+	$(VENV)-gpu/bin/pip $(INSTALL) $(EDITABLE) '.[dev,cuda-build]' onnx nvidia-cuda-nvdisasm==13.5.37
+	touch $@
+
+$(VENV)-tensorrt/.tensorrt: pyproject.toml constraints.txt $(FOLDERS)
+	test -x $(VENV)-tensorrt/bin/python || $(PYTHON) -m venv $(VENV)-tensorrt
+	$(VENV)-tensorrt/bin/pip $(INSTALL) $(EDITABLE) '.[dev]' onnx tensorrt-rtx-cu13==1.7.1.116
+	touch $@
 
 $(VENV)-timm/.timm: pyproject.toml $(FOLDERS)
 	test -x $(VENV)-timm/bin/python || $(PYTHON) -m venv $(VENV)-timm

@@ -69,11 +69,11 @@ def _merged(bundle: Bundle) -> onnx.ModelProto:
 
 def _without_transpose(model: onnx.ModelProto) -> onnx.ModelProto:
     model = onnx.ModelProto.FromString(model.SerializeToString())
-    first = next(n for n in model.graph.node if n.op_type == "Transpose" and n.input[0] == "images")
+    first = next(n for n in model.graph.node if n.op_type == "Transpose")
     shape = model.graph.input[0].type.tensor_type.shape.dim
     height, width = shape[1].dim_value, shape[2].dim_value
     for node in model.graph.node:
-        node.input[:] = ["images" if name == first.output[0] else name for name in node.input]
+        node.input[:] = [first.input[0] if name == first.output[0] else name for name in node.input]
     model.graph.node.remove(first)
     value = helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, ["N", 3, height, width])
     model.graph.input[0].CopyFrom(value)

@@ -42,7 +42,8 @@ class FeatureGraph(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Fused features, float32 [N, patches, channels], of images, uint8 [N, H, W, 3]."""
-        x = (images.permute(0, 3, 1, 2).float() - self.mean) * self.scale
+        # Cast first: TensorRT transposes no uint8.
+        x = (images.float().permute(0, 3, 1, 2) - self.mean) * self.scale
         maps = self.network(x)
         finest = self.levels[0]
         fused = torch.cat([_upsample(_pool(maps[s]), s // finest) for s in self.levels], dim=1)

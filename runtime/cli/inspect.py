@@ -16,7 +16,7 @@ from pathlib import Path
 from lineward.runtime.bundle import read_bundle
 from lineward.runtime.cli import FAILED, PASSED, REJECTED
 from lineward.runtime.cli.console import ConsoleProgress, NoProgress, print_error, print_table
-from lineward.runtime.engines import OnnxRuntimeEngine
+from lineward.runtime.engines import ENGINES, open_engine
 from lineward.runtime.errors import DataError, ImageError
 from lineward.runtime.images import find_images, read_image, write_png
 from lineward.runtime.inspection import Inspection, Reason, Verdict, rejected_without_score
@@ -47,13 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", help="files, folders (searched in depth) or quoted globs")
     parser.add_argument("--format", choices=("table", "jsonl", "csv"), default="table")
     parser.add_argument("--overlays", type=Path, metavar="FOLDER", help="write pictures with heat map and contour here")
+    parser.add_argument("--engine", choices=ENGINES, default="cpu", help="where to run (default: %(default)s)")
     parser.add_argument("--threads", type=_positive, help="threads to use (default: every core this process may use)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Inspect and print; an unreadable image is a rejected part, and makes the exit code 2."""
     bundle = read_bundle(arguments.bundle)
-    inspector = Inspector(bundle, OnnxRuntimeEngine(bundle, arguments.threads))
+    inspector = Inspector(bundle, open_engine(bundle, arguments.engine, arguments.threads))
     paths = find_images(arguments.images)
     overlays = _plan_overlays(paths, arguments.overlays) if arguments.overlays else {}
     with _progress(arguments.format).step("inspect images", len(paths)) as advance:

@@ -7,14 +7,49 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lineward.runtime.bundle import Bundle
 from lineward.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from lineward.runtime.errors import EngineError
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt-provider": "TensorrtExecutionProvider",
+}
+"""Engines that are onnxruntime with one of its execution providers."""
+TENSORRT = "tensorrt"
+"""The engine that is the device's own TensorRT and the fused kernel."""
+ENGINES = (*PROVIDERS, TENSORRT)
 
 
 class Engine(Protocol):
     """Scores preprocessed images on some hardware."""
 
     def score(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Patch scores 1 - max cosine, float32 [N, rows, columns], of images, uint8 [N, height, width, 3]."""
+        """Patch scores 1 - max cosine, float32 [N, rows, columns], of images, uint8 [N, height, width, 3].
+
+        NaN where there is no such number, which rejects the part.
+        """
 
 
-__all__ = ["Engine", "OnnxRuntimeEngine"]
+def open_engine(bundle: Bundle, name: str = "cpu", threads: int | None = None) -> Engine:
+    """Open an engine by name: that one or an error, never another in its place.
+
+    Args:
+        bundle: what to run.
+        name: one of `ENGINES`.
+        threads: threads of the CPU to use; by default one for each core this process may use.
+
+    Raises:
+        EngineError: no such engine, or this device cannot run it.
+    """
+    if name in PROVIDERS:
+        return OnnxRuntimeEngine(bundle, threads, PROVIDERS[name])
+    if name == TENSORRT:
+        from lineward.runtime.engines.tensorrt import open_tensorrt
+
+        return open_tensorrt(bundle)
+    raise EngineError(f"{name}: no such engine", do=f"choose {', '.join(ENGINES)}")
+
+
+__all__ = ["ENGINES", "Engine", "OnnxRuntimeEngine", "open_engine"]

@@ -1,4 +1,4 @@
-"""The engine that runs everywhere: onnxruntime on the CPU.
+"""The engine that runs everywhere: onnxruntime, on the CPU or with another of its execution providers.
 
 Two graphs: the embedding, and the similarity to the bank (Gemm with the bank's rows as constant, transposed right
 operand, then a maximum). The bank's bytes stay in `bank.safetensors`; the similarity graph names them as an external
@@ -8,6 +8,7 @@ initializer, and they are handed over when the session is made.
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 import numpy as np
@@ -15,32 +16,35 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from lineward.runtime.bundle import BANK_TENSOR, EMBEDDING, SIMILARITY, Bundle
+from lineward.runtime.engines.providers import require_provider
 from lineward.runtime.errors import EngineError, first_line
 from lineward.runtime.manifest import Grid
 
+CPU = "CPUExecutionProvider"
 _ERRORS_ONLY = 3
 _GREATEST_COSINE = 1.01  # 1, and room for rounding
 
 
 class OnnxRuntimeEngine:
-    """Embedding and similarity on the CPU.
+    """Embedding and similarity by onnxruntime.
 
     Args:
         bundle: what to run.
         threads: threads to use; by default one for each core this process may use.
+        provider: onnxruntime's name of where to run.
 
     Raises:
-        EngineError: onnxruntime refuses a graph.
+        EngineError: onnxruntime refuses a graph, or cannot run it there.
     """
 
-    def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, threads: int | None = None, provider: str = CPU) -> None:
         self._grid = bundle.manifest.grid
-        self._embedding = EmbeddingSession(bundle.members[EMBEDDING], bundle.manifest.grid, threads)
+        self._embedding = EmbeddingSession(bundle.members[EMBEDDING], bundle.manifest.grid, threads, provider)
         # The session refers to this memory: it must live as long as the session does.
         self._bank = ort.OrtValue.ortvalue_from_numpy(bundle.bank)
         options = session_options(threads)
         options.add_external_initializers([BANK_TENSOR], [self._bank])
-        self._similarity = open_session(bundle.members[SIMILARITY], options, external=1)
+        self._similarity = open_session(bundle.members[SIMILARITY], options, external=1, provider=provider)
 
     def score(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Patch scores; see `Engine`.
@@ -73,10 +77,11 @@ class EmbeddingSession:
         graph: `embedding.onnx`.
         grid: the patches it must give.
         threads: as for `OnnxRuntimeEngine`.
+        provider: as for `OnnxRuntimeEngine`.
     """
 
-    def __init__(self, graph: bytes, grid: Grid, threads: int | None = None) -> None:
-        self._session = open_session(graph, session_options(threads))
+    def __init__(self, graph: bytes, grid: Grid, threads: int | None = None, provider: str = CPU) -> None:
+        self._session = open_session(graph, session_options(threads), provider=provider)
         self._shape = (grid.rows * grid.columns, grid.dimensions)
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -110,16 +115,18 @@ def session_options(threads: int | None = None) -> Any:
     return options
 
 
-def open_session(graph: bytes, options: Any, external: int = 0) -> Any:
-    """A session on the CPU.
+def open_session(graph: bytes, options: Any, external: int = 0, provider: str = CPU) -> Any:
+    """A session that runs where it was asked to.
 
     Args:
         graph: an ONNX model.
         options: see `session_options`.
         external: tensors of the graph that the options provide.
+        provider: onnxruntime's name of where to run.
 
     Raises:
-        EngineError: the graph is damaged, needs what this onnxruntime does not have, or what is not in the bundle.
+        EngineError: the graph is damaged, needs what this onnxruntime does not have, or what is not in the bundle, or
+            cannot run there.
     """
     # onnxruntime would read any other from a file of that name, or (1.23) from any address in memory.
     if graph.count(b"location") != external:
@@ -128,12 +135,16 @@ def open_session(graph: bytes, options: Any, external: int = 0) -> Any:
             do="take the bundle again from where it was made",
         )
     try:
-        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a provider that is missing is named by require_provider
+            session = ort.InferenceSession(graph, options, providers=list(dict.fromkeys([provider, CPU])))
     except Exception as error:  # onnxruntime raises a dozen unrelated classes
         raise EngineError(
             f"onnxruntime {ort.__version__} refuses the graph: {first_line(error)}",
             do="take the bundle again from where it was made, or update onnxruntime",
         ) from error
+    require_provider(session, provider)
+    return session
 
 
 def _run(session: Any, inputs: dict[str, Any]) -> Any:
