@@ -58,6 +58,7 @@ benchmarks: $(VENV)/.development
 	$(BIN)/python -m benchmarks.accuracy
 	$(BIN)/python -m benchmarks.device
 	$(BIN)/python -m benchmarks.graphs
+	$(BIN)/python -m benchmarks.precision
 	$(BIN)/python -m benchmarks.training_memory
 
 clean:

@@ -5,8 +5,10 @@ the arithmetic on pixels before the first, and whitening, lift and unit length f
 float32. So do operators that accumulate or span a wide range (`FLOAT32_OPERATORS`), wherever they stand. The
 graph's inputs and outputs keep their types, uint8 in and float32 out; Cast nodes mark the borders.
 
-The precision then is in the ONNX file, where onnxruntime on a CPU can check it and a strongly typed TensorRT
-must obey it. Activations beyond 65,504 would overflow: only running the cast graph on images can tell.
+The precision then is in the ONNX file, where a strongly typed TensorRT must obey it. onnxruntime on a CPU shows what
+the rounded weights do, but computes float16 nodes in float32 and does not round between them; the benchmark
+`precision` therefore rounds every activation too. Activations beyond 65,504 would overflow: only running the cast
+graph on images can tell.
 """
 
 from __future__ import annotations

@@ -24,6 +24,9 @@ BLOCKS_PER_MULTIPROCESSOR = 3
 # Results in flight: one being read on the host while the next is computed.
 SLOTS = 2
 
+GREATEST_LOSS = 2**-9
+"""By how much a similarity of unit rows may be too low, because the winner is found in half precision."""
+
 
 @dataclass
 class _Slot:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from lineward.runtime import selfcheck as module
-from lineward.runtime.bundle import Bundle
+from lineward.runtime.bundle import Bundle, decode_bundle
 from lineward.runtime.cli import FAILED, PASSED, main
-from lineward.runtime.engines import ENGINES
+from lineward.runtime.engines import ENGINES, OnnxRuntimeEngine
+from lineward.runtime.errors import EngineError
 from lineward.runtime.selfcheck import Outcome, selfcheck
 
 
@@ -54,6 +57,53 @@ def test_golden_images_that_differ_are_a_failure(tiny: Bundle, rebundle, tmp_pat
     path.write_bytes(rebundle(swapped))
     assert main(["selfcheck", str(path)]) == FAILED
     assert "FAILED       engine cpu" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("by", "outcome"), [(0.0015, Outcome.OK), (0.0025, Outcome.FAILED)])
+def test_the_tensorrt_engine_may_lose_what_half_precision_loses(by, outcome, tiny: Bundle, monkeypatch) -> None:
+    """Its kernel looks for the nearest row in half precision, so scores may be 2^-9 too high, and no more."""
+
+    class TooHigh(OnnxRuntimeEngine):
+        def score(self, images):
+            return super().score(images) + np.float32(by)
+
+    monkeypatch.setattr(module, "open_engine", lambda bundle, _: TooHigh(bundle))
+    monkeypatch.setattr(module, "_need_parts", lambda *_: None)
+    found = {check.subject: check.outcome for check in selfcheck(tiny)}
+    assert found["engine tensorrt"] is outcome
+    assert found["engine cpu"] is Outcome.FAILED
+
+
+def test_an_engine_whose_parts_are_all_there_must_open(tiny: Bundle, monkeypatch) -> None:
+    def refused(*_):
+        raise EngineError("TensorRT refuses the graph", do="report it")
+
+    monkeypatch.setattr(module, "open_engine", refused)
+    for part in ("import_tensorrt", "open_device"):
+        monkeypatch.setattr(module, part, lambda: SimpleNamespace(__version__="10.3.0"))
+    monkeypatch.setattr(module, "_check_kernel", list)
+    found = {check.subject: check.outcome for check in selfcheck(tiny)}
+    assert found["engine tensorrt"] is Outcome.FAILED
+    assert found["engine cuda"] is Outcome.NOT_CHECKED
+
+
+def test_a_bundle_without_golden_images_cannot_tell(tiny: Bundle, rebundle) -> None:
+    members = {name: None for name in tiny.members if name.startswith("golden/")}
+    bundle = decode_bundle(rebundle(members, golden=()), "bare.lineward")
+    engines = [check for check in selfcheck(bundle) if check.subject.startswith("engine")]
+    assert {check.finding for check in engines} == {"the bundle has no golden images"}
+    assert {check.outcome for check in engines} == {Outcome.NOT_CHECKED}
+
+
+def test_whatever_a_driver_raises_the_report_goes_on(tiny: Bundle, monkeypatch) -> None:
+    def broken(*_):
+        raise RuntimeError("cuMemAlloc failed")
+
+    monkeypatch.setattr(module, "check_golden", broken)
+    found = {check.subject: check for check in selfcheck(tiny)}
+    assert found["engine cpu"].outcome is Outcome.FAILED
+    assert found["engine cpu"].finding == "RuntimeError: cuMemAlloc failed"
+    assert "engine tensorrt" in found
 
 
 def test_json(tiny_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
