@@ -48,7 +48,7 @@ test-gpu-emulated:
 
 # The shipped TensorRT builder on TensorRT-RTX, which parses and builds without a GPU.
 test-tensorrt: $(VENV)-tensorrt/.tensorrt $(VENV)/.development
-	$(BIN)/python tests/export/write_graphs.py build/graphs
+	$(BIN)/python -m tests.export.write_graphs build/graphs
 	LINEWARD_GRAPHS=build/graphs $(VENV)-tensorrt/bin/python -m pytest tests/runtime/tensorrt/test_rtx.py
 
 kernel: $(VENV)-gpu/.gpu
