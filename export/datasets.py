@@ -98,26 +98,34 @@ def read_mask(sample: Sample, shape: tuple[int, int]) -> NDArray[np.bool_]:
     return mask
 
 
-def readable(paths: Sequence[Path], *, skip: bool, report: Callable[[ImageError], None] = lambda _: None) -> list[Path]:
+def readable(
+    paths: Sequence[Path],
+    *,
+    skip: bool,
+    report: Callable[[ImageError], None] = lambda _: None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[Path]:
     """The paths whose image can be read; the others are reported, each with its reason.
 
     Args:
         paths: image files.
         skip: go on without unreadable ones.
         report: called with the error of each unreadable file.
+        progress: called with the images tried so far.
 
     Raises:
         DataError: some are unreadable and `skip` is false, or none is left.
     """
     good: list[Path] = []
     bad: list[Path] = []
-    for path in paths:
+    for done, path in enumerate(paths, 1):
         try:
             _check_readable(path)
             good.append(path)
         except ImageError as error:
             report(error)
             bad.append(path)
+        progress(done)
     if bad and not skip:
         names = ", ".join(str(p) for p in bad[:3]) + (", ..." if len(bad) > 3 else "")
         raise DataError(

@@ -46,7 +46,9 @@ def export_embedding(graph: EmbeddingGraph, size: int) -> bytes:
     model = onnx.load_from_string(file.getvalue())
     for node in model.graph.node:
         node.doc_string = ""
-    return _finish(model, "embedding")
+    finished = _finish(model, "embedding")
+    onnx.checker.check_model(finished, full_check=True)
+    return finished
 
 
 def similarity_graph(grid: Grid, rows: int, bank_offset: int) -> bytes:
@@ -89,6 +91,4 @@ def _finish(model: onnx.ModelProto, name: str) -> bytes:
     model.producer_name, model.producer_version, model.doc_string = "lineward", "", ""
     model.ir_version = IR_VERSION
     model.graph.name = name
-    if name == "embedding":
-        onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))

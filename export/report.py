@@ -24,7 +24,7 @@ from lineward.runtime.inspection import Verdict
 from lineward.runtime.inspector import Inspector
 from lineward.runtime.manifest import Threshold
 from lineward.runtime.overlay import draw_overlay
-from lineward.runtime.preprocessing import Frame
+from lineward.runtime.preprocessing import as_rgb8
 
 _PICTURE = 320  # greatest side, in pixels
 _JPEG = [cv2.IMWRITE_JPEG_QUALITY, 88, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
@@ -365,7 +365,7 @@ def _galleries(inspector: Inspector, results: Sequence[Result], worst: int) -> l
 
 def _card(inspector: Inspector, result: Result) -> _Card:
     frame = read_image(result.sample.path)
-    small = _shrink(frame)
+    small = _shrink(as_rgb8(frame))
     pictures = [_picture("Photo", small)]
     if result.sample.masks:
         pictures.append(_picture("Ground truth", _outlined(small, result.sample, frame.shape[:2])))
@@ -373,14 +373,8 @@ def _card(inspector: Inspector, result: Result) -> _Card:
     return _Card(result, tuple(pictures))
 
 
-def _shrink(frame: Frame) -> NDArray[np.uint8]:
-    """The frame as 8-bit RGB, no side longer than a picture's."""
-    pixels = (frame >> 8 if frame.dtype == np.uint16 else frame).astype(np.uint8)
-    pixels = _shrink_pixels(pixels)
-    return np.repeat(pixels[:, :, np.newaxis], 3, axis=2) if pixels.ndim == 2 else pixels
-
-
-def _shrink_pixels(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _shrink(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The pixels, gray or RGB, with no side longer than a picture's."""
     height, width = pixels.shape[:2]
     scale = _PICTURE / max(height, width)
     if scale >= 1:
@@ -391,7 +385,7 @@ def _shrink_pixels(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _outlined(picture: NDArray[np.uint8], sample: Sample, shape: tuple[int, int]) -> NDArray[np.uint8]:
     """A picture with its sample's ground truth outlined; `shape` is the image's own (H, W)."""
-    mask = _shrink_pixels(read_mask(sample, shape).astype(np.uint8) * np.uint8(255))
+    mask = _shrink(read_mask(sample, shape).astype(np.uint8) * np.uint8(255))
     outlines, _ = cv2.findContours((mask > 0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     outlined = picture.copy()
     cv2.drawContours(outlined, outlines, -1, _OUTLINE, max(1, round(min(mask.shape) / 200)))

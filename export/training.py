@@ -44,7 +44,7 @@ from lineward.runtime.errors import CalibrationError, DataError, TrainingError
 from lineward.runtime.images import encode_png, read_file, read_image
 from lineward.runtime.inspector import Inspector
 from lineward.runtime.manifest import FORMAT, Golden, Grid, Manifest, Origin, Score, Threshold, check_identity
-from lineward.runtime.preprocessing import Frame, Preprocessing, preprocess
+from lineward.runtime.preprocessing import Frame, Preprocessing, preprocess, preprocessed_sha256
 
 _BATCH = 8
 _GOLDEN_TOLERANCE = 1e-4
@@ -314,7 +314,7 @@ def _golden(bundle: Bundle, inspector: Inspector, frame: Frame) -> tuple[tuple[G
         record = Golden(
             image=f"golden/{name}.png",
             scores=f"golden/{name}.safetensors",
-            preprocessed_sha256=hashlib.sha256(preprocess(image, bundle.manifest.preprocessing).tobytes()).hexdigest(),
+            preprocessed_sha256=preprocessed_sha256(image, bundle.manifest.preprocessing),
             image_score=image_score(maps.anomaly_map(scores)),
         )
         records.append(record)

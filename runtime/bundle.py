@@ -6,10 +6,8 @@ A zip of stored members, no pickle anywhere: `manifest.json`, `embedding.onnx`, 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from lineward.runtime.atomic_write import replace_file
 from lineward.runtime.errors import BundleError
 from lineward.runtime.manifest import Manifest, Member, decode_manifest, encode_manifest
 
@@ -119,18 +118,9 @@ def write_bundle(path: str | Path, data: bytes) -> None:
     Raises:
         BundleError: the folder is missing, full or not writable.
     """
-    path = Path(path)
-    partial = path.parent / f".{path.name}.{os.getpid()}.partial"
     try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        _sync_folder(path.parent)
+        replace_file(Path(path), data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise BundleError(
             f"{path}: cannot be written ({error.strerror})", do="check the folder and its free space"
         ) from error
@@ -139,14 +129,6 @@ def write_bundle(path: str | Path, data: bytes) -> None:
 def encode_tensor(name: str, tensor: NDArray[np.float32]) -> bytes:
     """One float32 array as safetensors."""
     return save({name: np.ascontiguousarray(tensor)})
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read_members(data: bytes, where: str) -> dict[str, bytes]:

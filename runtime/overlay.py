@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lineward.runtime.inspection import Inspection
-from lineward.runtime.preprocessing import Frame
+from lineward.runtime.preprocessing import Frame, as_rgb8
 
 _CONTOUR = (255, 0, 0)
 _OPACITY = 0.6
@@ -26,9 +26,9 @@ def draw_overlay(frame: Frame, inspection: Inspection) -> NDArray[np.uint8]:
     Returns:
         uint8 [H, W, 3], RGB.
     """
-    picture = _as_rgb8(frame)
+    picture = as_rgb8(frame)
     if inspection.anomaly_map is None:
-        return picture
+        return picture.copy()
     height, width = picture.shape[:2]
     finite = np.nan_to_num(inspection.anomaly_map, nan=2.0, posinf=2.0, neginf=2.0)
     scores = cv2.resize(finite, (width, height))
@@ -40,8 +40,3 @@ def draw_overlay(frame: Frame, inspection: Inspection) -> NDArray[np.uint8]:
     outlines, _ = cv2.findContours((scores > threshold).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(blended, outlines, -1, _CONTOUR, max(1, round(min(height, width) / 200)))
     return blended
-
-
-def _as_rgb8(frame: Frame) -> NDArray[np.uint8]:
-    pixels = (frame >> 8 if frame.dtype == np.uint16 else frame).astype(np.uint8)
-    return np.repeat(pixels[:, :, np.newaxis], 3, axis=2) if pixels.ndim == 2 else pixels

@@ -8,6 +8,7 @@ nearest target * 2^k that is not smaller than the frame, then k exact means of 2
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import cv2
@@ -56,8 +57,17 @@ def preprocess(frame: Frame, spec: Preprocessing) -> NDArray[np.uint8]:
     Raises:
         ImageError: the frame has another shape or type.
     """
-    pixels = _eight_bit(check_frame(frame))
-    pixels = _resize(pixels, spec.width, spec.height)
+    return as_rgb8(_resize(_eight_bit(check_frame(frame)), spec.width, spec.height))
+
+
+def preprocessed_sha256(frame: Frame, spec: Preprocessing) -> str:
+    """SHA-256 of a frame's preprocessed pixels, in hexadecimal: equal on every device, or the device is not fit."""
+    return hashlib.sha256(preprocess(frame, spec).tobytes()).hexdigest()
+
+
+def as_rgb8(frame: Frame) -> NDArray[np.uint8]:
+    """A frame as uint8 [H, W, 3], RGB; the frame itself where it is that already."""
+    pixels = _eight_bit(frame)
     return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB) if pixels.ndim == 2 else pixels  # type: ignore[return-value]
 
 

@@ -612,7 +612,7 @@ def test_a_full_disk_leaves_the_old_bundle(lineward, parts: Path, tmp_path: Path
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lineward.runtime.bundle.os.fsync", full)
+    monkeypatch.setattr("lineward.runtime.atomic_write.os.fsync", full)
     told = lineward("train", parts, "-o", bundle, *ROWS)
     assert told.code == FAILED
     assert f"{bundle}: cannot be written (No space left on device)" in told.err

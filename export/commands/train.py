@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from lineward.export.bank import METHODS
@@ -52,11 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
     output = arguments.output or Path(f"{product}.lineward")
     if not output.parent.is_dir():
         raise DataError(f"{output.parent}: no such folder to write a bundle to", do="make it, or choose another")
-    skip = arguments.skip_unreadable
-    images, held_out = (
-        readable(paths, skip=skip, report=lambda error: print_error(str(error))) if paths else []
-        for paths in (dataset.train, dataset.validation)
-    )
+    progress = ConsoleProgress()
+    images = _readable(dataset.train, arguments.skip_unreadable, progress)
+    held_out = _readable(dataset.validation, arguments.skip_unreadable, progress)
     recipe = Recipe(
         backbone=arguments.backbone,
         weights=arguments.weights,
@@ -76,8 +75,16 @@ def run(arguments: argparse.Namespace) -> int:
         held_out=held_out,
         version=arguments.bundle_version,
         recipe=recipe,
-        progress=ConsoleProgress(),
+        progress=progress,
     )
     write_bundle(output, data)
     print(f"wrote {output} ({len(data) / 1e6:.1f} MB)")
     return PASSED
+
+
+def _readable(paths: Sequence[Path], skip: bool, progress: ConsoleProgress) -> list[Path]:
+    """Those that can be read, so that a damaged file is told of before the training, not in its middle."""
+    if not paths:
+        return []
+    with progress.step("check images", len(paths)) as advance:
+        return readable(paths, skip=skip, report=lambda error: print_error(str(error)), progress=advance)

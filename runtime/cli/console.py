@@ -53,9 +53,11 @@ class ConsoleProgress:
             yield self._bar(self._bars, name, total)
         else:
             # Results on standard output must not be drawn into the bars on standard error.
-            with Progress(*_COLUMNS, console=self._console, redirect_stdout=False) as self._bars:
-                yield self._bar(self._bars, name, total)
-            self._bars = None
+            try:
+                with Progress(*_COLUMNS, console=self._console, redirect_stdout=False) as self._bars:
+                    yield self._bar(self._bars, name, total)
+            finally:
+                self._bars = None
 
     @staticmethod
     def _bar(bars: Progress, name: str, total: int) -> Callable[[int], None]:

@@ -110,7 +110,7 @@ def _progress(form: str) -> ConsoleProgress | NoProgress:
     return NoProgress() if form != "table" and sys.stdout.isatty() else ConsoleProgress()
 
 
-def write_table(rows: Iterable[Row]) -> Iterator[Row]:
+def _write_table(rows: Iterable[Row]) -> Iterator[Row]:
     """Print the rows as a table once all are there, and pass them on."""
     kept = list(rows)
     cells = [
@@ -135,7 +135,7 @@ def _write_csv(rows: Iterable[Row]) -> Iterator[Row]:
         yield row
 
 
-_WRITERS = {"table": write_table, "jsonl": _write_jsonl, "csv": _write_csv}
+_WRITERS = {"table": _write_table, "jsonl": _write_jsonl, "csv": _write_csv}
 
 
 def _tally(rows: Iterable[Row]) -> tuple[int, int, int]:
@@ -159,7 +159,6 @@ def _make_folder(folder: Path) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lineward.runtime.bundle import Bundle
-from lineward.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from lineward.runtime.engines.onnxruntime import CPU, OnnxRuntimeEngine
 from lineward.runtime.errors import EngineError
 
 PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
+    "cpu": CPU,
     "cuda": "CUDAExecutionProvider",
     "tensorrt-provider": "TensorrtExecutionProvider",
 }

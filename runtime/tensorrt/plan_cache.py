@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lineward.runtime.atomic_write import replace_file
 from lineward.runtime.errors import EngineError
 
 MAGIC = b"lineward plan 1\n"
@@ -140,14 +141,8 @@ class PlanCache:
                 yield CachedPlan(path, status.st_size, status.st_mtime, key)
 
     def _store(self, key: PlanKey, plan: bytes) -> None:
-        path = self._path(key)
-        partial = path.with_suffix(".partial")
-        with self._writing(), partial.open("wb") as file:
-            file.write(_header(key, plan) + plan)
-            file.flush()
-            os.fsync(file.fileno())
-            partial.replace(path)
-            _sync_directory(self.directory)
+        with self._writing():
+            replace_file(self._path(key), _header(key, plan) + plan)
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
@@ -198,11 +193,3 @@ def _read(path: Path) -> tuple[PlanKey, bytes] | None:
         return (key, plan) if hashlib.sha256(plan).hexdigest() == fields["sha256"] else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
