@@ -1,0 +1,1 @@
+"""Lineward and its rivals side by side: the same images, backbone features and metrics for each."""
