@@ -75,5 +75,5 @@ def _count_pixels(patches: NDArray[np.float32], samples: tuple[Sample, ...], set
             continue
         height, width = read_image(sample.path).shape[:2]
         mask = read_mask(sample, (height, width))
-        pixels.update(cv2.resize(anomaly_map, (width, height)), mask)
+        pixels.update(cv2.resize(anomaly_map, (width, height)).astype(np.float32), mask)
     return pixels
