@@ -114,7 +114,7 @@ def image_auroc(scores: Scores, labels: Labels) -> float:
         DataError: as `confusion_at`; also a class without parts, or a score of -inf.
     """
     _, good, defective = _counted(scores, labels)
-    return _area(good, defective, limit=1.0)
+    return area_up_to(1.0, good, defective)
 
 
 def f1_max(scores: Scores, labels: Labels) -> tuple[float, float]:
@@ -174,17 +174,8 @@ class PixelHistograms:
         Raises:
             DataError: another shape or dtype; nothing is counted then.
         """
-        if anomaly_map.dtype != np.float32 or mask.dtype != np.bool_:
-            raise DataError(
-                f"an anomaly map of {anomaly_map.dtype} with a mask of {mask.dtype}",
-                do="give the map as float32 and the mask as bool (for a mask image: mask > 0)",
-            )
-        if anomaly_map.ndim != 2 or anomaly_map.shape != mask.shape:
-            raise DataError(
-                f"an anomaly map of shape {anomaly_map.shape} with a mask of shape {mask.shape}",
-                do="give both as [H, W], the map resized to the mask or the mask to the map",
-            )
-        bins = _binned(anomaly_map)
+        check_map(anomaly_map, mask)
+        bins = binned(anomaly_map)
         anomalous = np.bincount(bins[mask], minlength=BINS)
         self._normal += np.bincount(bins.ravel(), minlength=BINS) - anomalous
         if not mask.any():
@@ -203,7 +194,7 @@ class PixelHistograms:
             DataError: there are no normal or no anomalous pixels.
         """
         self._need_both_classes("pixel AUROC")
-        return _area(self._normal, self._anomalous, limit=1.0)
+        return area_up_to(1.0, self._normal, self._anomalous)
 
     def aupro(self, limit: float = 0.3) -> float:
         """Area under the per-region-overlap curve up to a false-positive rate, divided by that rate.
@@ -223,12 +214,9 @@ class PixelHistograms:
         Raises:
             DataError: there are no normal pixels or no regions, or `limit` is outside (0, 1].
         """
-        if not 0.0 < limit <= 1.0:
-            raise DataError(
-                f"an AUPRO limit of {limit}", do="give a false-positive rate in (0, 1]; the usual one is 0.3"
-            )
+        check_limit(limit)
         self._need_both_classes("AUPRO")
-        return _area(self._normal, self._overlap, limit)
+        return area_up_to(limit, self._normal, self._overlap)
 
     def f1_max(self) -> tuple[float, float]:
         """Highest F1 of all pixels over the bin edges, and the lowest threshold that reaches it.
@@ -260,8 +248,39 @@ class PixelHistograms:
             )
 
 
-def _binned(anomaly_map: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Bin index of every pixel; shape as given."""
+def check_map(anomaly_map: NDArray[np.float32], mask: Labels) -> None:
+    """Refuse a map that is not float32 [H, W], or a mask that is not bool of the same shape.
+
+    Raises:
+        DataError: another shape or dtype.
+    """
+    if anomaly_map.dtype != np.float32 or mask.dtype != np.bool_:
+        raise DataError(
+            f"an anomaly map of {anomaly_map.dtype} with a mask of {mask.dtype}",
+            do="give the map as float32 and the mask as bool (for a mask image: mask > 0)",
+        )
+    if anomaly_map.ndim != 2 or anomaly_map.shape != mask.shape:
+        raise DataError(
+            f"an anomaly map of shape {anomaly_map.shape} with a mask of shape {mask.shape}",
+            do="give both as [H, W], the map resized to the mask or the mask to the map",
+        )
+
+
+def check_limit(limit: float) -> None:
+    """Refuse a false-positive rate at which no curve can be cut.
+
+    Raises:
+        DataError: `limit` is outside (0, 1].
+    """
+    if not 0.0 < limit <= 1.0:
+        raise DataError(
+            f"a curve up to a limit of {limit}",
+            do="give a false-positive rate in (0, 1]; the usual ones are 0.3 for AUPRO and 0.05 for sPRO",
+        )
+
+
+def binned(anomaly_map: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Bin of every pixel of a map, uint16 [H, W]: BINS of equal width over [0, SCORE_MAX]; NaN is in the top one."""
     # Of a number and NaN, fmin takes the number: NaN becomes the maximum.
     clamped = np.fmax(np.fmin(anomaly_map, np.float32(SCORE_MAX)), np.float32(0.0))
     scaled = clamped * np.float32(_BINS_PER_UNIT)
@@ -307,11 +326,19 @@ def _counted(scores: Scores, labels: Labels) -> tuple[Scores, Counts, Counts]:
     return values, good, defective
 
 
-def _area(normal: Counts, anomalous: Counts | NDArray[np.float64], limit: float) -> float:
-    """Area under a curve up to `limit`, divided by `limit`, from weights per score in ascending order.
+def area_up_to(limit: float, normal: Counts, anomalous: Counts | NDArray[np.float64]) -> float:
+    """Area under a curve up to a false-positive rate, divided by that rate, from weights per score.
 
     Lowering the threshold over one score moves the curve right by the share of `normal` that has it and up
-    by the share of `anomalous`. Both weights must have a positive sum.
+    by the share of `anomalous`.
+
+    Args:
+        limit: false-positive rate in (0, 1].
+        normal: [S], weight of each score, ascending, among what is normal; with a positive sum.
+        anomalous: the same among what is anomalous.
+
+    Returns:
+        The area in [0, 1].
     """
     x = np.concatenate(([0.0], np.cumsum(normal[::-1])))
     y = np.concatenate(([0.0], np.cumsum(anomalous[::-1])))

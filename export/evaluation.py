@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from lineward.calibration.metrics import Confusion, PixelHistograms, confusion_at, f1_max, image_auroc
-from lineward.export.datasets import Sample, read_mask
+from lineward.calibration.metrics import Confusion, PixelHistograms, Scores, confusion_at, f1_max, image_auroc
+from lineward.calibration.saturated_overlap import SaturatedOverlap
+from lineward.export.datasets import GOOD, Sample, read_mask, read_regions
 from lineward.runtime.errors import DataError
 from lineward.runtime.images import read_image
 from lineward.runtime.inspection import Verdict
@@ -34,6 +36,33 @@ class Result:
 
 
 @dataclass(frozen=True)
+class KindFigures:
+    """The figures of one kind of defect against all good images, or their mean over kinds.
+
+    Attributes:
+        image_auroc: probability that a defective image scores above a good one; None without good images.
+        spro: area under the saturated per-region overlap up to a false-positive rate of 0.05, whose normal pixels are
+            those of good images and of this kind's; None without masks.
+    """
+
+    image_auroc: float | None
+    spro: float | None
+
+
+@dataclass(frozen=True)
+class ByKind:
+    """Figures as MVTec LOCO AD reports them, whose kinds are logical and structural anomalies.
+
+    Attributes:
+        kinds: figures by the name of the kind.
+        mean: of all kinds, each weighing the same; None where a kind's is.
+    """
+
+    kinds: Mapping[str, KindFigures]
+    mean: KindFigures
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The figures of a bundle on labelled images.
 
@@ -46,6 +75,7 @@ class Evaluation:
         pixel_auroc: the same of pixels; None without ground-truth masks.
         aupro: area under the per-region overlap up to a false-positive rate of 0.3; None without masks.
         confusion: good and defective images, passed and rejected at the bundle's threshold.
+        by_kind: figures apart for each kind of defect; None unless the data set gives saturations, as LOCO AD does.
     """
 
     results: tuple[Result, ...]
@@ -56,6 +86,41 @@ class Evaluation:
     pixel_auroc: float | None
     aupro: float | None
     confusion: Confusion
+    by_kind: ByKind | None = None
+
+
+class MapComparison:
+    """Anomaly maps against ground truth, at the images' own size.
+
+    Attributes:
+        pixels: of good images and all defective ones that have masks.
+        overlaps: of the same images, by kind; empty unless the data set gives saturations.
+    """
+
+    def __init__(self) -> None:
+        self.pixels = PixelHistograms()
+        self.overlaps: dict[str, SaturatedOverlap] = {}
+
+    def update(self, sample: Sample, anomaly_map: NDArray[np.float32], shape: tuple[int, int]) -> None:
+        """Count an image; a defective one without masks is left out.
+
+        Args:
+            sample: the image and its ground truth.
+            anomaly_map: float32 [any height, any width], scores in [0, 2], higher is more anomalous.
+            shape: the image's own (H, W).
+
+        Raises:
+            DataError: a mask is not what the data set says of it.
+            ImageError: a mask is damaged or of another size than the image.
+        """
+        if sample.defective and not sample.masks:
+            return
+        height, width = shape
+        scores = cv2.resize(anomaly_map, (width, height)).astype(np.float32)
+        self.pixels.update(scores, read_mask(sample, shape))
+        if sample.saturations:
+            overlap = self.overlaps.setdefault(sample.kind, SaturatedOverlap())
+            overlap.update(scores, read_regions(sample, shape))
 
 
 def evaluate(
@@ -72,20 +137,53 @@ def evaluate(
     if not samples:
         raise DataError("no labelled images to evaluate on", do="pass a folder with test/good and test/<defect>")
     results = []
-    pixels = PixelHistograms()
+    maps = MapComparison()
     for done, sample in enumerate(samples, 1):
         frame = read_image(sample.path)
         inspection = inspector.inspect(frame)
         results.append(Result(sample, inspection.score, inspection.verdict, inspection.seconds))
-        if inspection.anomaly_map is not None and (sample.masks or not sample.defective):
-            height, width = frame.shape[:2]
-            scores = cv2.resize(inspection.anomaly_map, (width, height)).astype(np.float32)
-            pixels.update(scores, read_mask(sample, (height, width)))
+        if inspection.anomaly_map is not None:
+            maps.update(sample, inspection.anomaly_map, frame.shape[:2])
         progress(done)
-    return _figures(tuple(results), inspector.bundle.manifest.threshold.value, pixels)
+    return _figures(tuple(results), inspector.bundle.manifest.threshold.value, maps)
 
 
-def _figures(results: tuple[Result, ...], threshold: float, pixels: PixelHistograms) -> Evaluation:
+def figures_by_kind(scores: Scores, samples: Sequence[Sample], maps: MapComparison) -> ByKind | None:
+    """Figures apart for each kind of defect; None unless the data set gives saturations and there are defects.
+
+    Args:
+        scores: image scores, float [N], higher is more anomalous.
+        samples: their images.
+        maps: the images' anomaly maps, counted; of no image, if there are none.
+
+    Raises:
+        DataError: as `image_auroc` and `SaturatedOverlap.spro`.
+    """
+    names = sorted({sample.kind for sample in samples if sample.defective and sample.saturations})
+    if not names:
+        return None
+    kinds = {name: _kind_figures(name, scores, samples, maps) for name in names}
+    mean = KindFigures(_mean([k.image_auroc for k in kinds.values()]), _mean([k.spro for k in kinds.values()]))
+    return ByKind(kinds, mean)
+
+
+def _kind_figures(kind: str, scores: Scores, samples: Sequence[Sample], maps: MapComparison) -> KindFigures:
+    chosen = np.array([sample.kind in (GOOD, kind) for sample in samples])
+    labels = np.array([sample.defective for sample in samples])[chosen]
+    overlap = sum((maps.overlaps[k] for k in (GOOD, kind) if k in maps.overlaps), start=SaturatedOverlap())
+    return KindFigures(
+        image_auroc=None if labels.all() else image_auroc(scores[chosen], labels),
+        spro=overlap.spro() if overlap.regions else None,
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
+
+
+def _figures(results: tuple[Result, ...], threshold: float, maps: MapComparison) -> Evaluation:
+    pixels = maps.pixels
     scores = np.array([r.score for r in results])
     labels = np.array([r.sample.defective for r in results])
     both = bool(labels.any() and not labels.all())
@@ -99,4 +197,5 @@ def _figures(results: tuple[Result, ...], threshold: float, pixels: PixelHistogr
         pixel_auroc=pixels.auroc() if pixels.regions else None,
         aupro=pixels.aupro() if pixels.regions else None,
         confusion=confusion_at(scores, labels, threshold),
+        by_kind=figures_by_kind(scores, [r.sample for r in results], maps),
     )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lineward.calibration.metrics import Confusion
 from lineward.export.datasets import Sample, read_mask
-from lineward.export.evaluation import Evaluation, Result
+from lineward.export.evaluation import Evaluation, KindFigures, Result
 from lineward.runtime.errors import DataError
 from lineward.runtime.images import read_image
 from lineward.runtime.inspection import Verdict
@@ -58,9 +58,11 @@ def write_report(path: Path, inspector: Inspector, evaluation: Evaluation, *, wo
         figures=_figures(evaluation, inspector.bundle.manifest.threshold),
         outcomes=_outcomes(evaluation.confusion),
         histogram=_histogram(evaluation),
-        kinds=_kinds(evaluation.results),
+        kinds=_kinds(evaluation),
+        by_kind=evaluation.by_kind,
         galleries=_galleries(inspector, evaluation.results, worst),
         score=_score,
+        metric=_metric,
     )
     try:
         path.write_text(html, encoding="utf-8")
@@ -94,13 +96,14 @@ class _Outcome:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What became of the parts of one kind; `escaped` is None for good ones, which cannot."""
+    """What became of the parts of one kind; `escaped` is None for good ones, which cannot, as are their `figures`."""
 
     name: str
     count: int
     rejected: int
     escaped: int | None
     median: float
+    figures: KindFigures | None
 
 
 def _summary(confusion: Confusion) -> str:
@@ -129,7 +132,12 @@ def _outcomes(confusion: Confusion) -> list[_Outcome]:
 
 
 def _figures(evaluation: Evaluation, threshold: Threshold) -> list[_Figure]:
-    return [*_image_figures(evaluation), *_pixel_figures(evaluation), *_line_figures(evaluation, threshold)]
+    return [
+        *_image_figures(evaluation),
+        *_pixel_figures(evaluation),
+        *_mean_figures(evaluation),
+        *_line_figures(evaluation, threshold),
+    ]
 
 
 def _image_figures(evaluation: Evaluation) -> list[_Figure]:
@@ -163,6 +171,25 @@ def _pixel_figures(evaluation: Evaluation) -> list[_Figure]:
     ]
 
 
+def _mean_figures(evaluation: Evaluation) -> list[_Figure]:
+    """What is apart for each kind of defect, as one number; the kinds' own are in their table."""
+    if evaluation.by_kind is None:
+        return []
+    mean, names = evaluation.by_kind.mean, ", ".join(evaluation.by_kind.kinds)
+    return [
+        _Figure(
+            "Image AUROC by kind",
+            _metric(mean.image_auroc, "not measured (no good parts)"),
+            f"mean of {names}, each against all good parts",
+        ),
+        _Figure(
+            "sPRO@0.05",
+            _metric(mean.spro, _NO_MASKS),
+            f"share found of what must be of a defect, averaged up to 5% of the other pixels flagged; mean of {names}",
+        ),
+    ]
+
+
 def _line_figures(evaluation: Evaluation, threshold: Threshold) -> list[_Figure]:
     times = [1000 * r.seconds for r in evaluation.results]
     return [
@@ -179,19 +206,20 @@ def _line_figures(evaluation: Evaluation, threshold: Threshold) -> list[_Figure]
     ]
 
 
-def _kinds(results: Sequence[Result]) -> list[_Kind]:
+def _kinds(evaluation: Evaluation) -> list[_Kind]:
     """Kinds of defect, those of which the largest share escaped first, then the good parts."""
+    figures = evaluation.by_kind.kinds if evaluation.by_kind else {}
     by_kind: dict[str, list[Result]] = {}
-    for result in results:
+    for result in evaluation.results:
         by_kind.setdefault(result.sample.kind, []).append(result)
-    kinds = [_kind(name, members) for name, members in by_kind.items()]
+    kinds = [_kind(name, members, figures.get(name)) for name, members in by_kind.items()]
     return sorted(kinds, key=lambda k: (k.escaped is None, -(k.escaped or 0) / k.count, k.name))
 
 
-def _kind(name: str, members: Sequence[Result]) -> _Kind:
+def _kind(name: str, members: Sequence[Result], figures: KindFigures | None) -> _Kind:
     rejected = sum(_rejected(r) for r in members)
     escaped = len(members) - rejected if members[0].sample.defective else None
-    return _Kind(name, len(members), rejected, escaped, median(map(_rank, members)))
+    return _Kind(name, len(members), rejected, escaped, median(map(_rank, members)), figures)
 
 
 def _rejected(result: Result) -> bool:

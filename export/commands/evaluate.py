@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from lineward.export.datasets import open_dataset
-from lineward.export.evaluation import Evaluation, evaluate
+from lineward.export.evaluation import ByKind, Evaluation, evaluate
 from lineward.export.report import write_report
 from lineward.runtime.bundle import read_bundle
 from lineward.runtime.cli import PASSED
@@ -40,8 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     return PASSED
 
 
-def figures(evaluation: Evaluation) -> dict[str, float | int | None]:
-    """The figures as plain numbers; None where the data cannot give one."""
+def figures(evaluation: Evaluation) -> dict[str, Any]:
+    """The figures as plain numbers, those by kind nested, where there are any; None where the data cannot give one."""
     c = evaluation.confusion
     return {
         "image_auroc": evaluation.image_auroc,
@@ -55,6 +57,7 @@ def figures(evaluation: Evaluation) -> dict[str, float | int | None]:
         "escape": c.escape,
         "true_reject": c.true_reject,
         "images": len(evaluation.results),
+        **({"by_kind": asdict(evaluation.by_kind)} if evaluation.by_kind else {}),
     }
 
 
@@ -65,4 +68,19 @@ def _print(evaluation: Evaluation) -> None:
     print_table(f"at the threshold {evaluation.threshold:.4f}", ("kind", "images", "passed", "rejected"), rows)
     named = {"image AUROC": evaluation.image_auroc, "pixel AUROC": evaluation.pixel_auroc,
              "AUPRO@0.3": evaluation.aupro, "F1 (best threshold)": evaluation.f1}  # fmt: skip
-    print_table("", ("figure", "value"), [(name, "-" if v is None else f"{v:.4f}") for name, v in named.items()])
+    print_table("", ("figure", "value"), [(name, _number(value)) for name, value in named.items()])
+    if evaluation.by_kind:
+        _print_by_kind(evaluation.by_kind)
+
+
+def _print_by_kind(by_kind: ByKind) -> None:
+    rows = [*by_kind.kinds.items(), ("mean", by_kind.mean)]
+    print_table(
+        "each kind of defect against all good parts",
+        ("kind", "image AUROC", "sPRO@0.05"),
+        [(name, _number(figures.image_auroc), _number(figures.spro)) for name, figures in rows],
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from lineward.export.datasets import Dataset, Sample, open_dataset, read_mask, readable
+from lineward.export.datasets import Dataset, Sample, Saturation, open_dataset, read_mask, read_regions, readable
 from lineward.runtime.errors import DataError, ImageError
 
 GRAY = np.full((12, 16), 90, np.uint8)
@@ -88,6 +90,112 @@ def test_several_masks_are_one_whatever_their_values(loco: Path):
     mask = read_mask(open_dataset(loco).test[1], (12, 16))
     assert mask.dtype == np.bool_
     assert np.argwhere(mask).tolist() == [[1, 2], [3, 4]]
+
+
+MISSING = {"defect_name": "missing_nut", "pixel_value": 1, "saturation_threshold": 5, "relative_saturation": False}
+SCRATCH = {"defect_name": "scratch", "pixel_value": 255, "saturation_threshold": 0.5, "relative_saturation": True}
+
+
+def configure(root: Path, *entries: dict[str, object]) -> Path:
+    path = root / "defects_config.json"
+    path.write_text(json.dumps(entries))
+    return path
+
+
+def test_the_saturations_of_a_data_set_are_read_for_every_image(loco: Path):
+    configure(loco, MISSING, {**SCRATCH, "published": 2022})
+    expected = Saturation("missing_nut", 1, 5, False), Saturation("scratch", 255, 0.5, True)
+    assert [sample.saturations for sample in open_dataset(loco).test] == [expected, expected]
+
+
+def test_a_data_set_without_the_file_has_no_saturations(mvtec: Path, loco: Path):
+    assert {sample.saturations for root in (mvtec, loco) for sample in open_dataset(root).test} == {()}
+
+
+def test_each_mask_file_is_a_region_with_its_saturation_area(loco: Path):
+    configure(loco, MISSING, SCRATCH)
+    folder = loco / "ground_truth/logical_anomalies/000"
+    write(folder / "000.png", mask_of((1, 2), (8, 9), value=1))  # in two pieces, less than saturates
+    write(folder / "001.png", mask_of((1, 2), *((5, column) for column in range(7)), value=255))
+    write(folder / "002.png", mask_of(*((6, column) for column in range(7)), value=1))
+    regions = read_regions(open_dataset(loco).test[1], (12, 16))
+    assert [np.argwhere(region.pixels).tolist() for region in regions[:1]] == [[[1, 2], [8, 9]]]
+    assert [int(region.pixels.sum()) for region in regions] == [2, 8, 7]
+    assert [region.saturation for region in regions] == [2, 4, 5]
+    assert {region.pixels.dtype for region in regions} == {np.dtype(np.bool_)}
+
+
+def test_a_good_image_has_no_regions(loco: Path):
+    configure(loco, MISSING, SCRATCH)
+    assert read_regions(open_dataset(loco).test[0], (12, 16)) == ()
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        ([mask_of((1, 2), value=7)], r"0\.png: its pixel value 7 is not in .*defects_config\.json"),
+        ([mask_of((1, 2), value=1), mask_of()], r"1\.png: marks nothing"),
+        ([mask_of((1, 2), value=255) + mask_of((3, 4), value=1)], r"0\.png: marks several values"),
+        ([], r"000\.png: has no ground truth"),
+    ],
+)
+def test_a_mask_that_is_not_one_known_defect_is_named(
+    loco: Path, tmp_path: Path, masks: list[np.ndarray], message: str
+):
+    configure(loco, MISSING, SCRATCH)
+    paths = tuple(write(tmp_path / f"{index}.png", mask) for index, mask in enumerate(masks))
+    sample = replace(open_dataset(loco).test[1], masks=paths)
+    with pytest.raises(DataError, match=message) as caught:
+        read_regions(sample, (12, 16))
+    assert caught.value.do
+
+
+def test_a_region_of_another_size_than_its_image_is_named(loco: Path):
+    configure(loco, MISSING, SCRATCH)
+    with pytest.raises(ImageError, match=r"000\.png: 16x12 pixels, its image has 24x20"):
+        read_regions(open_dataset(loco).test[1], (20, 24))
+
+
+def without(entry: dict[str, object], field: str) -> dict[str, object]:
+    return {name: value for name, value in entry.items() if name != field}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is not valid: Input data was truncated"),
+        ("[{]", "is not valid: JSON is malformed"),
+        ("{}", "Expected `array`, got `object`"),
+        ("[]", "Expected `array` of length >= 1"),
+        *(
+            (json.dumps([MISSING, without(SCRATCH, field)]), rf"required field `{field}` - at `\$\[1\]`")
+            for field in MISSING
+        ),
+        (json.dumps([{**MISSING, "pixel_value": 0}]), r"`int` >= 1 - at `\$\[0\]\.pixel_value`"),
+        (json.dumps([{**MISSING, "pixel_value": 256}]), "`int` <= 255"),
+        (json.dumps([{**MISSING, "saturation_threshold": 0}]), "> 0"),
+        (json.dumps([{**SCRATCH, "saturation_threshold": 1.5}]), "relative `saturation_threshold` <= 1, got 1.5"),
+        (json.dumps([MISSING, {**SCRATCH, "pixel_value": 1}]), "2 entries have the pixel_value 1"),
+    ],
+)
+def test_saturations_that_are_not_understood_are_named(loco: Path, text: str, message: str):
+    path = loco / "defects_config.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message) as caught:
+        open_dataset(loco)
+    assert caught.value.what.startswith(f"{path}: ")
+    assert caught.value.do
+
+
+def test_saturations_that_are_no_text_or_no_file_are_named(loco: Path):
+    path = loco / "defects_config.json"
+    path.write_bytes(b'[{"defect_name": "\xff"}]')
+    with pytest.raises(DataError, match=r"defects_config\.json: is not valid"):
+        open_dataset(loco)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(DataError, match=r"defects_config\.json: cannot be read"):
+        open_dataset(loco)
 
 
 def test_a_good_image_has_an_empty_mask(mvtec: Path):

@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from lineward.export.datasets import Sample
-from lineward.export.evaluation import evaluate
+from lineward.export.datasets import Sample, Saturation
+from lineward.export.evaluation import KindFigures, evaluate
 from lineward.runtime.errors import DataError, ImageError
 from lineward.runtime.images import write_png
 from lineward.runtime.inspection import Inspection, Verdict, decide
@@ -104,6 +104,58 @@ def test_a_defective_image_without_a_mask_is_left_out_of_the_pixel_figures(sampl
     evaluation = evaluate(BrightnessInspector(), samples)
     assert evaluation.pixel_auroc == 1
     assert evaluation.confusion.true_reject == 2
+
+
+HALF = (Saturation("dent", 255, 0.5, True),)
+ALL = (Saturation("dent", 255, 96, False),)
+
+
+def saturated(sample: Sample, saturations: tuple[Saturation, ...] = HALF) -> Sample:
+    return replace(sample, saturations=saturations)
+
+
+def test_kinds_are_measured_apart_where_the_data_set_gives_saturations(sample):
+    # One good image outscores the logical one. The logical one's map is right, the structural one's is not.
+    kinds = ("good", 10), ("good", 200), ("logical", 100), ("structural", 250)
+    samples = [saturated(sample(kind, value, elsewhere=kind == "structural")) for kind, value in kinds]
+    by_kind = evaluate(BrightnessInspector(), samples).by_kind
+    # A bright patch of a good image is flagged before the logical defect: this share of the normal pixels.
+    flagged = 96 / (3 * 32 * 48 - 96)
+    assert by_kind.kinds["logical"] == KindFigures(0.5, pytest.approx((0.05 - flagged) / 0.05))
+    assert by_kind.kinds["structural"].image_auroc == 1
+    assert by_kind.kinds["structural"].spro < 0.05
+    assert list(by_kind.kinds) == ["logical", "structural"]
+    assert by_kind.mean.image_auroc == 0.75
+    assert by_kind.mean.spro == pytest.approx(sum(k.spro for k in by_kind.kinds.values()) / 2)
+
+
+@pytest.mark.parametrize(("saturations", "expected"), [(HALF, 1.0), (ALL, 0.5)])
+def test_what_saturates_a_defect_is_all_of_it(sample, saturations, expected):
+    half = sample("dent", 200)
+    truth = np.zeros((32, 48), np.uint8)
+    truth[4:12, 0:12] = 255  # the patch of 12 columns begins at the sixth
+    write_png(half.masks[0], truth)
+    frame = np.zeros((32, 48), np.uint8)
+    frame[4:12, 6:12] = 200
+    write_png(half.path, frame)
+    samples = [saturated(s, saturations) for s in (sample("good", 3), half)]
+    # Some good pixels are as dark as the rest of the defect, and all are flagged with it.
+    assert evaluate(BrightnessInspector(), samples).by_kind.mean.spro == pytest.approx(expected, abs=0.02)
+
+
+def test_without_saturations_no_kind_is_apart(sample):
+    assert evaluate(BrightnessInspector(), [sample("good", 10), sample("dent", 200)]).by_kind is None
+
+
+def test_good_images_alone_have_no_kinds(sample):
+    assert evaluate(BrightnessInspector(), [saturated(sample("good", 10))]).by_kind is None
+
+
+def test_a_kind_that_cannot_be_measured_leaves_no_mean(sample):
+    bare = saturated(sample("stain", 200, mask=False))
+    by_kind = evaluate(BrightnessInspector(), [saturated(sample("dent", 200)), bare]).by_kind
+    assert by_kind.kinds == {"dent": KindFigures(None, 1.0), "stain": KindFigures(None, None)}
+    assert by_kind.mean == KindFigures(None, None)
 
 
 @pytest.mark.parametrize("kind", ["good", "dent"])

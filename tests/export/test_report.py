@@ -15,7 +15,7 @@ import pytest
 
 from lineward.calibration.metrics import confusion_at, f1_max, image_auroc
 from lineward.export.datasets import Sample, open_dataset
-from lineward.export.evaluation import Evaluation, Result
+from lineward.export.evaluation import ByKind, Evaluation, KindFigures, Result
 from lineward.export.report import write_report
 from lineward.export.synthetic import render_part, write_dataset
 from lineward.runtime.errors import DataError, ImageError
@@ -284,6 +284,36 @@ def test_says_what_was_not_measured_without_masks(samples, tmp_path):
     assert "Pixel AUROC not measured (no masks)" in page.text
     assert "AUPRO@0.3 not measured (no masks)" in page.text
     assert page.pictures("Ground truth") == []
+
+
+BY_KIND = ByKind({"scratch": KindFigures(0.91, 0.61), "stain": KindFigures(0.93, 0.65)}, KindFigures(0.92, 0.63))
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        "Image AUROC 0.9167",
+        "Image AUROC by kind 0.9200 mean of scratch, stain, each against all good parts",
+        "sPRO@0.05 0.6300 share found",
+        "Median score Image AUROC sPRO@0.05 scratch 3 1 2 0.1500 0.9100 0.6100 stain 3 3 0 0.4300 0.9300 0.6500",
+        "good 4 1 \N{EN DASH} 0.1250 \N{EN DASH} \N{EN DASH} How to read",
+    ],
+)
+def test_shows_what_is_measured_by_kind(shown, evaluated, tmp_path):
+    assert shown in report(tmp_path, replace(evaluated, by_kind=BY_KIND)).text
+
+
+def test_says_what_is_not_measured_by_kind(evaluated, tmp_path):
+    nothing = KindFigures(None, None)
+    page = report(tmp_path, replace(evaluated, by_kind=ByKind({"scratch": nothing, "stain": nothing}, nothing)))
+    assert "Image AUROC by kind not measured (no good parts)" in page.text
+    assert "sPRO@0.05 not measured (no masks)" in page.text
+    assert "scratch 3 1 2 0.1500 \N{EN DASH} \N{EN DASH} stain" in page.text
+
+
+def test_shows_nothing_by_kind_of_data_without_saturations(page):
+    assert "sPRO" not in page.text
+    assert "by kind" not in page.text
 
 
 def test_without_defective_parts(samples, tmp_path):
