@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from lineward.export.backbones import Backbone
 from lineward.export.statistics import Lift, Whitening
-from lineward.runtime.manifest import Grid
 
 
 class FeatureGraph(nn.Module):
@@ -50,37 +50,65 @@ class FeatureGraph(nn.Module):
         return fused.flatten(2).transpose(1, 2)
 
 
+class EmbeddingHead(nn.Module):
+    """From fused features to unit patch embeddings.
+
+    Args:
+        whitening: folded in as one linear layer.
+        lift: the place of the patch and the constant, appended before normalising.
+        side: patches from side to side of an image.
+    """
+
+    def __init__(self, whitening: Whitening, lift: Lift, side: int) -> None:
+        super().__init__()
+        # What the lift appends are more columns of the whitening: no weights, and the values as their bias.
+        appended = _appended(lift, side)
+        matrix = np.pad(whitening.matrix, ((0, 0), (0, appended.shape[1])))
+        whitened = np.broadcast_to(-whitening.mean @ whitening.matrix, (len(appended), whitening.matrix.shape[1]))
+        self.register_buffer("matrix", torch.from_numpy(matrix))
+        self.register_buffer("bias", torch.from_numpy(np.concatenate([whitened, appended], axis=1)))
+
+    matrix: Tensor
+    bias: Tensor
+
+    @property
+    def dimensions(self) -> int:
+        """Length of an embedding."""
+        return self.matrix.shape[1]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Unit patch embeddings, float32 [N, patches, dimensions], of fused features, float32 [N, patches, C]."""
+        lifted = torch.matmul(features, self.matrix) + self.bias
+        return lifted / lifted.square().sum(2, keepdim=True).sqrt()
+
+
 class EmbeddingGraph(nn.Module):
     """From images to unit patch embeddings.
 
     Args:
         features: the graph up to the fused features.
-        whitening: `Whitening`, folded in as one linear layer.
-        lift: `Lift`, the constant appended before normalising.
+        head: the rest.
     """
 
-    def __init__(self, features: FeatureGraph, whitening: Whitening, lift: Lift) -> None:
+    def __init__(self, features: FeatureGraph, head: EmbeddingHead) -> None:
         super().__init__()
         self.features = features
-        # The lift is one more column of the whitening: no weights, and the constant as its bias.
-        matrix = np.pad(whitening.matrix, ((0, 0), (0, 1)))
-        bias = np.append(-whitening.mean @ whitening.matrix, np.float32(lift.constant))
-        self.register_buffer("matrix", torch.from_numpy(matrix))
-        self.register_buffer("bias", torch.from_numpy(bias))
-
-    matrix: Tensor
-    bias: Tensor
+        self.head = head
 
     def forward(self, images: Tensor) -> Tensor:
-        """Unit patch embeddings, float32 [N, patches, dimensions + 1], of images, uint8 [N, H, W, 3]."""
-        lifted = torch.matmul(self.features(images), self.matrix) + self.bias
-        return lifted / lifted.square().sum(2, keepdim=True).sqrt()
+        """Unit patch embeddings, float32 [N, patches, dimensions], of images, uint8 [N, H, W, 3]."""
+        embeddings: Tensor = self.head(self.features(images))
+        return embeddings
 
 
-def grid_of(size: int, levels: Sequence[int], dimensions: int) -> Grid:
-    """The patches of a square image of `size` pixels."""
-    patches = size // min(levels)
-    return Grid(patches, patches, dimensions)
+def _appended(lift: Lift, side: int) -> NDArray[np.float32]:
+    """What the lift appends to each patch, float32 [side * side, 1 or 3]: its column and row, unless left out; one."""
+    constant = np.full((side * side, 1), lift.constant)
+    if lift.position == 0:
+        return constant.astype(np.float32)
+    places = (np.arange(side) + 0.5) / side * 2 - 1
+    columns, rows = (lift.position * axis.reshape(-1, 1) for axis in np.meshgrid(places, places))
+    return np.concatenate([columns, rows, constant], axis=1).astype(np.float32)
 
 
 def _pool(features: Tensor) -> Tensor:

@@ -34,12 +34,14 @@ class Whitening:
 
 @dataclass(frozen=True)
 class Lift:
-    """u = [y, constant] / sqrt(|y|^2 + constant^2).
+    """u = [y, position * p, constant] / |[y, position * p, constant]|, with p the place of the patch, in [-1, 1]^2.
 
-    Constant 0 is the cosine of y; a large one is the Euclidean distance, since then 1 - cos is |y - b|^2 / 2 c^2.
+    Constant 0 is the cosine of y; a large one is the Euclidean distance, since then 1 - cos is |y - b|^2 / 2 c^2. A
+    position of 0 leaves the place out; the larger it is, the nearer to its own place must a patch be found in the bank.
     """
 
     constant: float
+    position: float
 
 
 class FeatureStatistics:
@@ -95,10 +97,10 @@ class FeatureStatistics:
         matrix = vectors[:, :kept] / np.sqrt(values[:kept] + shrinkage * values.mean())
         return Whitening(self._mean.astype(np.float32), np.ascontiguousarray(matrix, dtype=np.float32))
 
-    def lift(self, whitening: Whitening, tau: float) -> Lift:
-        """A lift of tau median norms of whitened patches."""
-        norms = np.linalg.norm(whitening.apply(self._sample[: self._sampled]), axis=1)
-        return Lift(float(tau * np.median(norms)))
+    def lift(self, whitening: Whitening, tau: float, position: float) -> Lift:
+        """A lift whose constant is tau, and whose position is `position`, median norms of whitened patches."""
+        median = np.median(np.linalg.norm(whitening.apply(self._sample[: self._sampled]), axis=1))
+        return Lift(float(tau * median), float(position * median))
 
 
 def _fix_signs(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

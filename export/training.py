@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from lineward.calibration.threshold import METHOD, check_rate, check_support, images_needed, split_conformal
 from lineward.export.backbones import DEFAULT, Backbone, load_backbone
 from lineward.export.bank import build_bank
-from lineward.export.embedding import EmbeddingGraph, FeatureGraph, grid_of
+from lineward.export.embedding import EmbeddingGraph, EmbeddingHead, FeatureGraph
 from lineward.export.onnx_graphs import export_embedding, similarity_graph
 from lineward.export.statistics import FeatureStatistics
 from lineward.runtime.anomaly_map import MapMaker, image_score
@@ -64,6 +64,7 @@ class Recipe:
         shrinkage: of the whitening, in mean eigenvalues.
         dimensions: kept by the whitening; all by default.
         tau: the lift, in median norms.
+        position: weight of a patch's place in the image, in median norms; 0 for parts that lie anywhere.
         rows: rows of the bank.
         bank_method: see `build_bank`.
         false_reject_rate: promised share of good parts rejected, at most.
@@ -77,6 +78,7 @@ class Recipe:
     shrinkage: float = 1.0
     dimensions: int | None = None
     tau: float = 3.0
+    position: float = 0.5
     rows: int = 2048
     bank_method: str = "two-halves"
     false_reject_rate: float = 0.05
@@ -140,9 +142,10 @@ def train(
         pixels = _preprocess_all([p for p, _ in for_bank], spec, Path(folder), progress)
         statistics = _gather(features, pixels, progress)
         whitening = statistics.whitening(recipe.shrinkage, recipe.dimensions)
-        graph = EmbeddingGraph(features, whitening, statistics.lift(whitening, recipe.tau))
-        grid = grid_of(recipe.size, recipe.levels, whitening.matrix.shape[1] + 1)
-        embedding = export_embedding(graph, recipe.size)
+        side = recipe.size // min(recipe.levels)
+        head = EmbeddingHead(whitening, statistics.lift(whitening, recipe.tau, recipe.position), side)
+        grid = Grid(side, side, head.dimensions)
+        embedding = export_embedding(EmbeddingGraph(features, head), recipe.size)
         bank = _bank(embedding, grid, pixels, recipe, progress)
     tensor = encode_tensor(BANK_TENSOR, bank)
     offset = len(tensor) - bank.nbytes
@@ -156,7 +159,7 @@ def _check_recipe(recipe: Recipe) -> None:
         raise TrainingError(
             f"an input of {recipe.size} pixels does not fit", do="choose a multiple of 32 from 64 to 2048"
         )
-    for name, least in (("shrinkage", 1e-6), ("tau", 0), ("seed", 0)):
+    for name, least in (("shrinkage", 1e-6), ("tau", 0), ("position", 0), ("seed", 0)):
         value = getattr(recipe, name)
         if not least <= value < math.inf:  # false for NaN too
             raise TrainingError(f"a {name} of {value} makes no sense", do=f"choose a finite number of {least} or more")
@@ -276,6 +279,7 @@ def _draft(
             levels=tuple(sorted(recipe.levels)),
             shrinkage=recipe.shrinkage,
             tau=recipe.tau,
+            position=recipe.position,
             bank_method=recipe.bank_method,
             images=len(for_bank),
             data_sha256=hashlib.sha256("\n".join(digests).encode()).hexdigest(),

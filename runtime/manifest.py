@@ -91,6 +91,7 @@ class Origin(Record, frozen=True):
         levels: strides of the feature levels, in input pixels.
         shrinkage: whitening shrinkage, in mean eigenvalues.
         tau: the lift, in median norms of whitened patches.
+        position: weight of a patch's place in the image, in the same.
         bank_method: how the bank was chosen.
         images: good images that built the bank.
         data_sha256: fingerprint of all good images, bank and held-out.
@@ -103,6 +104,7 @@ class Origin(Record, frozen=True):
     levels: tuple[int, ...]
     shrinkage: float
     tau: float
+    position: float
     bank_method: str
     images: Count
     data_sha256: str

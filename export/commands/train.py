@@ -39,6 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     recipe.add_argument("--levels", type=int, nargs="+", default=_DEFAULT.levels, help="strides (default: 8 16)")
     recipe.add_argument("--shrinkage", type=float, default=_DEFAULT.shrinkage, help="of the whitening")
     recipe.add_argument("--dimensions", type=int, default=_DEFAULT.dimensions, help="kept by the whitening")
+    recipe.add_argument(
+        "--position",
+        type=float,
+        default=_DEFAULT.position,
+        help="weight of a patch's place; 0 for parts that lie anywhere (default: %(default)s)",
+    )
     recipe.add_argument("--tau", type=float, default=_DEFAULT.tau, help="the lift; 0 is plain cosine")
     recipe.add_argument("--rows", type=int, default=_DEFAULT.rows, help="rows of the bank (default: %(default)s)")
     recipe.add_argument("--bank-method", choices=METHODS, default=_DEFAULT.bank_method)
@@ -64,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         shrinkage=arguments.shrinkage,
         dimensions=arguments.dimensions,
         tau=arguments.tau,
+        position=arguments.position,
         rows=arguments.rows,
         bank_method=arguments.bank_method,
         false_reject_rate=arguments.false_reject_rate,

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from lineward.export.backbones import Backbone
-from lineward.export.embedding import EmbeddingGraph, FeatureGraph, grid_of
+from lineward.export.embedding import EmbeddingGraph, EmbeddingHead, FeatureGraph
 from lineward.export.onnx_graphs import export_embedding
-from lineward.export.statistics import FeatureStatistics, Whitening
+from lineward.export.statistics import FeatureStatistics, Lift, Whitening
 from lineward.export.synthetic import render_part
 from lineward.runtime.engines.onnxruntime import EmbeddingSession
 from lineward.runtime.errors import TrainingError
+from lineward.runtime.manifest import Grid
 
 Images = NDArray[np.uint8]
 CHANNELS = {4: 24, 8: 40, 16: 112, 32: 320}
@@ -29,7 +30,7 @@ class Fitted:
     graph: EmbeddingGraph
     features: FeatureGraph
     whitening: Whitening
-    constant: float
+    lift: Lift
     size: int
 
     def embed(self, images: Images) -> NDArray[np.float32]:
@@ -43,7 +44,8 @@ class Fitted:
         return (fused - self.whitening.mean) @ self.whitening.matrix.astype(np.float64)
 
     def session(self) -> EmbeddingSession:
-        grid = grid_of(self.size, self.features.levels, self.whitening.matrix.shape[1] + 1)
+        side = self.size // min(self.features.levels)
+        grid = Grid(side, side, self.graph.head.dimensions)
         return EmbeddingSession(export_embedding(self.graph, self.size), grid)
 
 
@@ -58,7 +60,11 @@ def noise(size: int, count: int = 3) -> Images:
 @pytest.fixture(scope="module")
 def fit(backbone: Backbone) -> Callable[..., Fitted]:
     def fitted(
-        size: int = 64, levels: tuple[int, ...] = (8, 16), tau: float = 3.0, dimensions: int | None = None
+        size: int = 64,
+        levels: tuple[int, ...] = (8, 16),
+        tau: float = 3.0,
+        position: float = 0.0,
+        dimensions: int | None = None,
     ) -> Fitted:
         features = FeatureGraph(backbone, levels)
         statistics = FeatureStatistics()
@@ -66,30 +72,33 @@ def fit(backbone: Backbone) -> Callable[..., Fitted]:
             for image in features(torch.from_numpy(parts(size, 6, first=0))).numpy():
                 statistics.update(image)
         whitening = statistics.whitening(1.0, dimensions)
-        lift = statistics.lift(whitening, tau)
-        return Fitted(EmbeddingGraph(features, whitening, lift).eval(), features, whitening, lift.constant, size)
+        lift = statistics.lift(whitening, tau, position)
+        head = EmbeddingHead(whitening, lift, size // min(levels))
+        return Fitted(EmbeddingGraph(features, head).eval(), features, whitening, lift, size)
 
     return fitted
 
 
 @pytest.mark.parametrize(
-    ("size", "levels", "dimensions"),
+    ("size", "levels", "dimensions", "position"),
     [
-        (64, (8, 16), None),
-        (96, (8, 16), None),
-        (128, (8, 16), 64),
-        (64, (16,), None),
-        (64, (4, 8, 16), None),
-        (96, (32, 8), 10),
+        (64, (8, 16), None, 0.0),
+        (96, (8, 16), None, 0.5),
+        (128, (8, 16), 64, 2.0),
+        (64, (16,), None, 0.5),
+        (64, (4, 8, 16), None, 0.5),
+        (96, (32, 8), 10, 0.0),
     ],
 )
-def test_torch_and_onnxruntime_agree(fit, size: int, levels: tuple[int, ...], dimensions: int | None):
-    fitted = fit(size, levels, dimensions=dimensions)
+def test_torch_and_onnxruntime_agree(
+    fit, size: int, levels: tuple[int, ...], dimensions: int | None, position: float
+):
+    fitted = fit(size, levels, position=position, dimensions=dimensions)
     session = fitted.session()
     side, channels = size // min(levels), sum(CHANNELS[level] for level in levels)
     for images in (parts(size), noise(size), np.zeros((1, size, size, 3), np.uint8)):
         given = session.embed(images)
-        assert given.shape == (len(images), side * side, (dimensions or channels) + 1)
+        assert given.shape == (len(images), side * side, (dimensions or channels) + (3 if position else 1))
         np.testing.assert_allclose(given, fitted.embed(images), rtol=0, atol=1e-5)
         np.testing.assert_allclose(np.linalg.norm(given, axis=2), 1, atol=1e-5)
 
@@ -115,7 +124,18 @@ def test_the_lift_is_one_more_coordinate_before_normalising(fit, tau: float):
     fitted = fit(tau=tau)
     images = parts(64)
     whitened = fitted.whitened(images)
-    lifted = np.pad(whitened, ((0, 0), (0, 0), (0, 1)), constant_values=fitted.constant)
+    lifted = np.pad(whitened, ((0, 0), (0, 0), (0, 1)), constant_values=fitted.lift.constant)
+    expected = lifted / np.linalg.norm(lifted, axis=2, keepdims=True)
+    np.testing.assert_allclose(fitted.embed(images), expected, atol=1e-5)
+
+
+def test_the_place_of_a_patch_is_two_more_coordinates_from_its_column_and_row(fit):
+    fitted = fit(position=0.5)
+    images = parts(64)
+    whitened = fitted.whitened(images)
+    places = np.array([[column * 2 - 7, row * 2 - 7] for row in range(8) for column in range(8)]) / 8
+    appended = np.column_stack([fitted.lift.position * places, np.full(64, fitted.lift.constant)])
+    lifted = np.concatenate([whitened, np.broadcast_to(appended, (3, 64, 3))], axis=2)
     expected = lifted / np.linalg.norm(lifted, axis=2, keepdims=True)
     np.testing.assert_allclose(fitted.embed(images), expected, atol=1e-5)
 
@@ -182,11 +202,3 @@ def test_images_are_normalised_channel_by_channel():
 def test_levels_that_the_backbone_has_not_are_refused(backbone: Backbone):
     with pytest.raises(TrainingError, match="no feature levels"):
         FeatureGraph(backbone, (8, 10))
-
-
-@pytest.mark.parametrize(
-    ("size", "levels", "side"), [(256, (8, 16), 32), (320, (16, 8), 40), (256, (4, 8, 16), 64), (96, (32,), 3)]
-)
-def test_the_finest_level_sets_the_grid(size: int, levels: tuple[int, ...], side: int):
-    grid = grid_of(size, levels, 9)
-    assert (grid.rows, grid.columns, grid.dimensions) == (side, side, 9)

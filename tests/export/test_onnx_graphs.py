@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from lineward.export.backbones import Backbone
-from lineward.export.embedding import EmbeddingGraph, FeatureGraph
+from lineward.export.embedding import EmbeddingGraph, EmbeddingHead, FeatureGraph
 from lineward.export.onnx_graphs import export_embedding, similarity_graph
 from lineward.export.statistics import Lift, Whitening
 from lineward.runtime.bundle import BANK, BANK_TENSOR, EMBEDDING, SIMILARITY, Bundle, encode_tensor
@@ -54,7 +54,7 @@ def test_versions_are_old_enough_for_the_devices(graphs, name: str):
     ("name", "takes", "gives"),
     [
         (EMBEDDING, ("images", TensorProto.UINT8, ["N", 128, 128, 3]), ("embeddings", TensorProto.FLOAT, "N")),
-        (SIMILARITY, ("embeddings", TensorProto.FLOAT, ["N", 256, 153]), ("similarity", TensorProto.FLOAT, "Q")),
+        (SIMILARITY, ("embeddings", TensorProto.FLOAT, ["N", 256, 155]), ("similarity", TensorProto.FLOAT, "Q")),
     ],
 )
 def test_inputs_and_outputs(graphs, name: str, takes: tuple, gives: tuple):
@@ -130,7 +130,8 @@ def test_the_same_graph_gives_the_same_bytes(backbone: Backbone):
     def export(constant: float) -> bytes:
         rng = np.random.default_rng(0)
         mean, matrix = rng.normal(size=152).astype(np.float32), rng.normal(size=(152, 7)).astype(np.float32)
-        graph = EmbeddingGraph(FeatureGraph(backbone, (8, 16)), Whitening(mean, matrix), Lift(constant))
+        head = EmbeddingHead(Whitening(mean, matrix), Lift(constant, 0.5), side=8)
+        graph = EmbeddingGraph(FeatureGraph(backbone, (8, 16)), head)
         torch.rand(3)  # the state of torch's random numbers is no part of it
         return export_embedding(graph, 64)
 

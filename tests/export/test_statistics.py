@@ -116,7 +116,9 @@ def test_the_lift_is_in_median_norms(tau: float):
     statistics = gathered(*images)
     whitening = statistics.whitening(1.0)
     norms = np.linalg.norm(whitening.apply(np.concatenate(images)), axis=1)
-    assert statistics.lift(whitening, tau).constant == pytest.approx(tau * np.median(norms), rel=1e-6)
+    lift = statistics.lift(whitening, tau, 0.5)
+    assert lift.constant == pytest.approx(tau * np.median(norms), rel=1e-6)
+    assert lift.position == pytest.approx(0.5 * np.median(norms), rel=1e-6)
 
 
 def test_the_lift_of_a_sample_is_near_that_of_all_patches():
@@ -124,7 +126,7 @@ def test_the_lift_of_a_sample_is_near_that_of_all_patches():
     statistics = gathered(*images)
     whitening = statistics.whitening(1.0)
     norms = np.linalg.norm(whitening.apply(np.concatenate(images)), axis=1)
-    assert statistics.lift(whitening, 1.0).constant == pytest.approx(np.median(norms), rel=0.1)
+    assert statistics.lift(whitening, 1.0, 0.0).constant == pytest.approx(np.median(norms), rel=0.1)
 
 
 def test_the_sample_behind_the_lift_stops_growing(monkeypatch: pytest.MonkeyPatch):
@@ -136,4 +138,4 @@ def test_the_sample_behind_the_lift_stops_growing(monkeypatch: pytest.MonkeyPatc
     whitening = gathered.whitening(1.0)
     first = images.reshape(-1, 3)[:20]
     expected = np.median(np.linalg.norm(whitening.apply(first), axis=1))
-    assert gathered.lift(whitening, 1.0).constant == pytest.approx(expected)
+    assert gathered.lift(whitening, 1.0, 0.0).constant == pytest.approx(expected)

@@ -95,13 +95,14 @@ def test_only_the_time_of_creation_depends_on_the_clock(monkeypatch, good_images
 def test_the_manifest_tells_how_it_came_about(reference: bytes):
     manifest = opened(reference).manifest
     assert (manifest.product, manifest.version, manifest.rows) == ("part", 1, 64)
-    assert (manifest.grid.rows, manifest.grid.columns, manifest.grid.dimensions) == (8, 8, 153)
+    assert (manifest.grid.rows, manifest.grid.columns, manifest.grid.dimensions) == (8, 8, 155)
     assert (manifest.preprocessing.width, manifest.preprocessing.height) == (64, 64)
     assert (manifest.score.map_width, manifest.score.map_height, manifest.score.sigma) == (64, 64, 1.0)
     assert (manifest.threshold.false_reject_rate, manifest.threshold.sample_size) == (0.3, HELD_OUT)
     origin = manifest.origin
     assert (origin.backbone, origin.levels, origin.bank_method) == ("efficientnet_lite0", (8, 16), "two-halves")
-    assert (origin.images, origin.shrinkage, origin.tau, origin.seed) == (12 - HELD_OUT, 1.0, 3.0, 0)
+    assert (origin.images, origin.shrinkage, origin.tau, origin.position) == (12 - HELD_OUT, 1.0, 3.0, 0.5)
+    assert origin.seed == 0
 
 
 def test_held_out_images_have_no_part_in_the_bank(good_images: list[Path], run):
@@ -169,6 +170,7 @@ def test_an_image_on_both_sides_is_refused_by_name(tmp_path: Path, good_images: 
         *(({"size": size}, f"input of {size} pixels") for size in (0, -64, 32, 65, 100, 250, 4096)),
         *(({"seed": seed}, f"seed of {seed}") for seed in (-1,)),
         *(({"tau": tau}, "a tau of") for tau in (-1.0, math.nan, math.inf)),
+        *(({"position": position}, "a position of") for position in (-1.0, math.nan, math.inf)),
         *(({"shrinkage": shrinkage}, "a shrinkage of") for shrinkage in (-1.0, 0.0, math.nan, math.inf)),
         ({"backbone": "resnet"}, "no such backbone"),
         ({"weights": Path("nowhere.pth")}, r"nowhere\.pth"),
@@ -216,7 +218,7 @@ def test_every_bank_method_makes_a_sound_bundle(good_images: list[Path], run, me
 
 
 @pytest.mark.parametrize(
-    "choices", [{"levels": (4, 8, 16)}, {"levels": (16,)}, {"dimensions": 20}, {"tau": 0.0}, {"size": 96}]
+    "choices", [{"levels": (4, 8, 16)}, {"levels": (16,)}, {"dimensions": 20}, {"tau": 0.0}, {"position": 0.0}, {"size": 96}]
 )
 def test_other_recipes_make_a_sound_bundle(good_images: list[Path], run, choices: dict[str, Any]):
     bundle = opened(run(good_images, **choices))

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.precisions import plain_qdq
 from lineward.export.backbones import load_backbone
-from lineward.export.embedding import EmbeddingGraph, FeatureGraph
+from lineward.export.embedding import EmbeddingGraph, EmbeddingHead, FeatureGraph
 from lineward.export.onnx_graphs import export_embedding
 from lineward.export.statistics import FeatureStatistics
 from lineward.export.synthetic import render_part
@@ -34,7 +34,8 @@ def main(folder: Path) -> None:
         for patches in features(torch.from_numpy(images)).numpy():
             statistics.update(patches)
     whitening = statistics.whitening(1.0)
-    graph = export_embedding(EmbeddingGraph(features, whitening, statistics.lift(whitening, 3.0)), SIZE)
+    head = EmbeddingHead(whitening, statistics.lift(whitening, 3.0, 0.5), SIZE // 8)
+    graph = export_embedding(EmbeddingGraph(features, head), SIZE)
     (folder / "default.onnx").write_bytes(graph)
     (folder / "default_int8.onnx").write_bytes(plain_qdq(graph, images))
     for path in sorted(folder.glob("*.onnx")):

@@ -197,7 +197,7 @@ HOSTILE = {
         "preprocessing resize 'bilinear/9' is not known here",
     ),
     "huge-grid": (
-        lambda b: with_manifest(b, grid={"rows": 1 << 24, "columns": 1 << 24, "dimensions": 13}),
+        lambda b: with_manifest(b, grid={"rows": 1 << 24, "columns": 1 << 24, "dimensions": 15}),
         "manifest.json is not valid",
     ),
     "huge-input": (
@@ -206,13 +206,13 @@ HOSTILE = {
     ),
     "bank-of-another-width": (
         lambda b: with_bank(b, encode_tensor(BANK_TENSOR, b.bank[:, :-1])),
-        "bank should be float32 [64, 13], found float32 [64, 12]",
+        "bank should be float32 [64, 15], found float32 [64, 14]",
     ),
     "bank-of-fewer-rows": (
         lambda b: with_bank(b, encode_tensor(BANK_TENSOR, b.bank[:-1])),
-        "bank should be float32 [64, 13], found float32 [63, 13]",
+        "bank should be float32 [64, 15], found float32 [63, 15]",
     ),
-    "bank-flat": (lambda b: with_bank(b, encode_tensor(BANK_TENSOR, b.bank.ravel())), "found float32 [832]"),
+    "bank-flat": (lambda b: with_bank(b, encode_tensor(BANK_TENSOR, b.bank.ravel())), "found float32 [960]"),
     "bank-of-doubles": (lambda b: with_bank(b, save({BANK_TENSOR: b.bank.astype(np.float64)})), "found float64"),
     "bank-of-another-name": (lambda b: with_bank(b, encode_tensor("rows", b.bank)), "found nothing"),
     "bank-not-unit": (lambda b: with_bank(b, rows_of(b, 0.5)), "the rows of the bank are not of unit length"),

@@ -14,7 +14,7 @@ from lineward.runtime.inspector import Inspector
 from lineward.runtime.preprocessing import preprocess
 
 FLOAT, UINT8, INT64, STRING, DOUBLE = 1, 2, 7, 8, 11
-BANK_OUTSIDE = ("bank.safetensors", (64, 13))
+BANK_OUTSIDE = ("bank.safetensors", (64, 15))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def similarity_of(onnx_model):
             nodes.append(("Cast", [last], "similarity", {"to": cast}))
         nodes += [("Add", [last, name], "similarity", {}) for name in more]
         constants = {
-            "rows": np.array([-1, 13], np.int64),
+            "rows": np.array([-1, 15], np.int64),
             "flat": np.array([-1], np.int64),
             "weights": np.full((64, 1), weight, np.float32),
             "bank": bank,
@@ -55,7 +55,7 @@ def similarity_of(onnx_model):
         }
         return onnx_model(
             nodes,
-            takes=("embeddings", FLOAT, ["N", 64, 13]),
+            takes=("embeddings", FLOAT, ["N", 64, 15]),
             gives=("similarity", gives, ["Q"]),
             constants=constants,
         )
@@ -96,7 +96,7 @@ def test_scores_are_one_less_the_greatest_cosine(tiny, images):
 
 def test_embeddings_are_of_unit_length(tiny, images):
     embeddings = EmbeddingSession(tiny.members[EMBEDDING], tiny.manifest.grid).embed(images)
-    assert embeddings.shape == (5, 64, 13)
+    assert embeddings.shape == (5, 64, 15)
     assert embeddings.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=2), 1, atol=1e-5)
 
@@ -169,9 +169,9 @@ def test_a_similarity_of_another_shape(engine_with, onnx_model, images):
             ("Reshape", ["embeddings", "rows"], "queries", {}),
             ("Gemm", ["queries", "bank"], "similarity", {"transB": 1}),
         ],
-        takes=("embeddings", FLOAT, ["N", 64, 13]),
+        takes=("embeddings", FLOAT, ["N", 64, 15]),
         gives=("similarity", FLOAT, ["Q", 64]),
-        constants={"rows": np.array([-1, 13], np.int64), "bank": BANK_OUTSIDE},
+        constants={"rows": np.array([-1, 15], np.int64), "bank": BANK_OUTSIDE},
     )
     with pytest.raises(EngineError, match=r"gave \[320, 64\] values for 5 images of 8x8"):
         engine_with({SIMILARITY: graph}).score(images)
@@ -207,7 +207,7 @@ def test_a_graph_takes_nothing_from_outside_the_bundle(
 
 def test_a_bank_that_does_not_fit_the_graph(engine_with, similarity_of):
     with pytest.raises(EngineError, match="refuses the graph"):
-        engine_with({SIMILARITY: similarity_of(0, bank=("bank.safetensors", (32, 13)))})
+        engine_with({SIMILARITY: similarity_of(0, bank=("bank.safetensors", (32, 15)))})
 
 
 def test_a_graph_that_does_not_take_the_bank(engine_with, tiny, similarity_of):
