@@ -90,9 +90,7 @@ def fit(backbone: Backbone) -> Callable[..., Fitted]:
         (96, (32, 8), 10, 0.0),
     ],
 )
-def test_torch_and_onnxruntime_agree(
-    fit, size: int, levels: tuple[int, ...], dimensions: int | None, position: float
-):
+def test_torch_and_onnxruntime_agree(fit, size: int, levels: tuple[int, ...], dimensions: int | None, position: float):
     fitted = fit(size, levels, position=position, dimensions=dimensions)
     session = fitted.session()
     side, channels = size // min(levels), sum(CHANNELS[level] for level in levels)

@@ -218,7 +218,8 @@ def test_every_bank_method_makes_a_sound_bundle(good_images: list[Path], run, me
 
 
 @pytest.mark.parametrize(
-    "choices", [{"levels": (4, 8, 16)}, {"levels": (16,)}, {"dimensions": 20}, {"tau": 0.0}, {"position": 0.0}, {"size": 96}]
+    "choices",
+    [{"levels": (4, 8, 16)}, {"levels": (16,)}, {"dimensions": 20}, {"tau": 0.0}, {"position": 0.0}, {"size": 96}],
 )
 def test_other_recipes_make_a_sound_bundle(good_images: list[Path], run, choices: dict[str, Any]):
     bundle = opened(run(good_images, **choices))
