@@ -1,6 +1,7 @@
 # make demo    set everything up and show the main job on synthetic parts (DATA=folder: on your own)
 # make test    set everything up and pass the tests
 # make check   format, lint, types, layers
+# make tables  the paper's tables with the categories under DATA=folder, the paper's figures beside ours
 # CONTRIBUTING.md says what the others are for.
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ INSTALL_TIMM := install --quiet --disable-pip-version-check torch==2.14.1 torchv
 EDITABLE := --config-settings editable_mode=strict --editable
 FOLDERS := $(shell find runtime calibration export -type d -not -name __pycache__)
 
-.PHONY: demo test check test-pythons test-timm test-arm64 test-gpu-emulated test-tensorrt kernel benchmarks clean
+.PHONY: demo test check test-pythons test-timm test-arm64 test-gpu-emulated test-tensorrt kernel benchmarks tables clean
 
 demo: $(VENV)/.workstation
 	$(BIN)/lineward demo $(if $(DATA),--data $(DATA))
@@ -61,6 +62,10 @@ benchmarks: $(VENV)/.development
 	$(BIN)/python -m benchmarks.precision
 	$(BIN)/python -m benchmarks.training_memory
 
+# Goes on where it stopped: runs that finished are kept under build/, or in LINEWARD_CACHE.
+tables: $(VENV)/.development
+	$(BIN)/python -m benchmarks.accuracy.tables $(DATA)
+
 clean:
 	rm -rf $(VENV) $(VENV)-* build dist demo *.egg-info
 
@@ -71,7 +76,7 @@ $(VENV)/.workstation: pyproject.toml constraints.txt $(FOLDERS)
 
 $(VENV)/.development: pyproject.toml constraints.txt $(FOLDERS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip $(INSTALL) $(EDITABLE) '.[export,dev]'
+	$(BIN)/pip $(INSTALL) $(EDITABLE) '.[export,benchmarks,dev]'
 	touch $@ $(VENV)/.workstation
 
 # Never up to date; make looks for no pattern rule where a target is .PHONY.

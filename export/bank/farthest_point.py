@@ -33,7 +33,7 @@ def farthest_points(
     Where origins are given, a pick needs support: a candidate of another image must be nearer to it than all rows
     chosen so far are, one that the start explains no better than those rows explain the pick. What a single image shows
     is a slipped-in defect more often than a rare look of a good part. Should support run out, the refused ones
-    follow, in the order in which they were refused.
+    follow, the last and so the least unusual first.
 
     Args:
         candidates: unit rows, float32 [n, dimensions].
@@ -52,7 +52,7 @@ def farthest_points(
     while made < count:
         best = field.farthest(picks[:made])
         if field.exhausted(best):
-            picks[made:] = field.pool[refused[: count - made]]
+            picks[made:] = field.pool[refused[: made - count - 1 : -1]]
             progress(count)
             break
         similarity = field.pool @ field.pool[best]

@@ -52,7 +52,7 @@ def test_it_equals_the_plain_algorithm_however_few_are_awake(chosen: list[int], 
 
 
 def supported_reference(candidates: Rows, start: Rows, count: int, origins: NDArray[np.intp]) -> Rows:
-    """As `reference`, but what no other image shows waits until nothing else is left."""
+    """As `reference`, but what no other image shows waits until nothing else is left; the last refused first."""
     to_start = (candidates @ start.T).max(1)
     order = np.argsort(to_start, kind="stable")
     candidates, to_start, origins = candidates[order], to_start[order], origins[order]
@@ -70,7 +70,7 @@ def supported_reference(candidates: Rows, start: Rows, count: int, origins: NDAr
             nearest = np.maximum(nearest, candidates @ candidates[best])
         else:
             refused.append(candidates[best])
-    return np.array((picks + refused)[:count])
+    return np.array((picks + refused[::-1])[:count])
 
 
 @settings(max_examples=150, deadline=None)
