@@ -73,13 +73,13 @@ class Recipe:
 
     backbone: str = DEFAULT
     weights: Path | None = None
-    size: int = 256
+    size: int = 320
     levels: tuple[int, ...] = (8, 16)
     shrinkage: float = 1.0
     dimensions: int | None = None
     tau: float = 3.0
-    position: float = 0.5
-    rows: int = 2048
+    position: float = 1.0
+    rows: int = 4096
     bank_method: str = "two-halves"
     false_reject_rate: float = 0.05
     seed: int = 0

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
 from lineward.export.bank import METHODS
 from lineward.export.datasets import open_dataset, readable
+from lineward.export.presets import DEFAULT_PRESET, PRESETS
 from lineward.export.training import Recipe, train
 from lineward.runtime.bundle import write_bundle
 from lineward.runtime.cli import PASSED
@@ -33,21 +35,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-unreadable", action="store_true", help="go on without images that cannot be read")
     parser.add_argument("--seed", type=int, default=_DEFAULT.seed)
     recipe = parser.add_argument_group("recipe")
-    recipe.add_argument("--backbone", default=_DEFAULT.backbone, help="efficientnet_lite0..2 or timm/MODEL")
-    recipe.add_argument("--weights", type=Path, help="a .safetensors or .pth file of the backbone's weights")
-    recipe.add_argument("--size", type=int, default=_DEFAULT.size, help="side of the input (default: %(default)s)")
-    recipe.add_argument("--levels", type=int, nargs="+", default=_DEFAULT.levels, help="strides (default: 8 16)")
-    recipe.add_argument("--shrinkage", type=float, default=_DEFAULT.shrinkage, help="of the whitening")
-    recipe.add_argument("--dimensions", type=int, default=_DEFAULT.dimensions, help="kept by the whitening")
     recipe.add_argument(
-        "--position",
-        type=float,
-        default=_DEFAULT.position,
-        help="weight of a patch's place; 0 for parts that lie anywhere (default: %(default)s)",
+        "--preset", choices=PRESETS, default=DEFAULT_PRESET, help="what the rest starts from (default: %(default)s)"
     )
-    recipe.add_argument("--tau", type=float, default=_DEFAULT.tau, help="the lift; 0 is plain cosine")
-    recipe.add_argument("--rows", type=int, default=_DEFAULT.rows, help="rows of the bank (default: %(default)s)")
-    recipe.add_argument("--bank-method", choices=METHODS, default=_DEFAULT.bank_method)
+    recipe.add_argument("--backbone", help="efficientnet_lite0..2 or timm/MODEL")
+    recipe.add_argument("--weights", type=Path, help="a .safetensors or .pth file of the backbone's weights")
+    recipe.add_argument("--size", type=int, help="side of the input, in pixels")
+    recipe.add_argument("--levels", type=int, nargs="+", help="strides of the feature levels")
+    recipe.add_argument("--shrinkage", type=float, help="of the whitening")
+    recipe.add_argument("--dimensions", type=int, help="kept by the whitening")
+    recipe.add_argument("--tau", type=float, help="the lift; 0 is plain cosine")
+    recipe.add_argument("--position", type=float, help="weight of a patch's place; 0 for parts that lie anywhere")
+    recipe.add_argument("--rows", type=int, help="rows of the bank")
+    recipe.add_argument("--bank-method", choices=METHODS)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -62,20 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     progress = ConsoleProgress()
     images = _readable(dataset.train, arguments.skip_unreadable, progress)
     held_out = _readable(dataset.validation, arguments.skip_unreadable, progress)
-    recipe = Recipe(
-        backbone=arguments.backbone,
-        weights=arguments.weights,
-        size=arguments.size,
-        levels=tuple(arguments.levels),
-        shrinkage=arguments.shrinkage,
-        dimensions=arguments.dimensions,
-        tau=arguments.tau,
-        position=arguments.position,
-        rows=arguments.rows,
-        bank_method=arguments.bank_method,
-        false_reject_rate=arguments.false_reject_rate,
-        seed=arguments.seed,
-    )
+    recipe = _recipe(arguments)
     data = train(
         images,
         product,
@@ -95,3 +82,11 @@ def _readable(paths: Sequence[Path], skip: bool, progress: ConsoleProgress) -> l
         return []
     with progress.step("check images", len(paths)) as advance:
         return readable(paths, skip=skip, report=lambda error: print_error(str(error)), progress=advance)
+
+
+def _recipe(arguments: argparse.Namespace) -> Recipe:
+    """The preset, with what was asked for otherwise."""
+    given = {field.name: getattr(arguments, field.name) for field in fields(Recipe)}
+    if given["levels"]:
+        given["levels"] = tuple(given["levels"])
+    return replace(PRESETS[arguments.preset], **{name: value for name, value in given.items() if value is not None})

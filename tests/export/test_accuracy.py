@@ -19,7 +19,7 @@ DATA = Path(os.environ.get("LINEWARD_DATA") or Path(__file__).parents[2] / "../s
 
 @pytest.mark.parametrize(
     ("category", "image_auroc", "pixel_auroc"),
-    [("bottle", 0.995, 0.980), ("screw", 0.92, 0.980), ("transistor", 0.995, 0.980)],
+    [("bottle", 0.995, 0.980), ("screw", 0.95, 0.985), ("transistor", 0.985, 0.975)],
 )
 def test_the_default_recipe_keeps_its_accuracy(category: str, image_auroc: float, pixel_auroc: float, quiet: Progress):
     root = DATA / category
@@ -27,7 +27,7 @@ def test_the_default_recipe_keeps_its_accuracy(category: str, image_auroc: float
         pytest.skip(f"no evaluation data: {root.resolve()} is missing (LINEWARD_DATA names the folder of mvtec_ad_384)")
     dataset = open_dataset(root)
     bundle = decode_bundle(train(dataset.train, category, progress=quiet), category)
-    assert (bundle.manifest.rows, bundle.manifest.origin.seed) == (2048, 0)
+    assert (bundle.manifest.rows, bundle.manifest.origin.seed) == (4096, 0)
     inspector = Inspector(bundle)
     check_golden(bundle, inspector)
     evaluation = evaluate(inspector, dataset.test)
