@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := install --quiet --disable-pip-version-check --constraint constraints.txt
-INSTALL_TIMM := install --quiet --disable-pip-version-check torch==2.14.1 torchvision==0.29.1 timm==1.0.31
+INSTALL_TIMM := install --quiet --disable-pip-version-check torch==2.14.1 torchvision==0.29.1 timm==1.0.31 anomalib==2.7.0
 # mypy follows only strict editable installs, which list the files: a new or removed one means to install again.
 EDITABLE := --config-settings editable_mode=strict --editable
 FOLDERS := $(shell find runtime calibration export -type d -not -name __pycache__)
@@ -30,9 +30,10 @@ check: $(VENV)/.development
 # The device's packages alone, on the oldest and the newest Python of current Jetsons.
 test-pythons: $(VENV)-3.10/.device $(VENV)-3.12/.device
 
-# Any timm model as backbone, in an environment of its own: timm needs torchvision, which is built for one torch alone.
+# Any timm model as backbone, and the rivals of `make tables` against anomalib's own models, in an environment of its own:
+# both need torchvision, which is built for one torch alone.
 test-timm: $(VENV)-timm/.timm
-	$(VENV)-timm/bin/python -m pytest tests/export/test_timm.py
+	$(VENV)-timm/bin/python -m pytest tests/export/test_timm.py tests/benchmarks/accuracy/test_anomalib.py
 
 # The device's runtime on 64-bit Arm, emulated; needs root, and skips by name what is missing.
 test-arm64:
@@ -56,7 +57,7 @@ kernel: $(VENV)-gpu/.gpu
 	$(VENV)-gpu/bin/python -m lineward.export.cuda_kernel
 
 benchmarks: $(VENV)/.development
-	$(BIN)/python -m benchmarks.accuracy
+	$(BIN)/python -m benchmarks.accuracy.presets
 	$(BIN)/python -m benchmarks.device
 	$(BIN)/python -m benchmarks.graphs
 	$(BIN)/python -m benchmarks.precision

@@ -1,4 +1,4 @@
-"""What the device pays: installed size, import time, memory and time of an image, with a bank of 2,048 rows.
+"""What the device pays: installed size, import time, memory and time of an image, with the default recipe's bundle.
 
     python -m benchmarks.device
 

@@ -34,6 +34,7 @@ CATEGORIES = ("bottle", "screw", "transistor")
 HELD_OUT = 25
 CALIBRATION = 16
 BATCH = 8
+RECIPE = Recipe(size=256, rows=2048, position=0.0)
 Images = NDArray[np.uint8]
 Rows = NDArray[np.float32]
 
@@ -60,7 +61,7 @@ def main() -> None:
 def _category(dataset: Dataset) -> dict[str, Any]:
     learned, held_out = dataset.train[:-HELD_OUT], dataset.train[-HELD_OUT:]
     bundle = decode_bundle(
-        train(learned, dataset.name, held_out=held_out, recipe=Recipe(), progress=ConsoleProgress()), dataset.name
+        train(learned, dataset.name, held_out=held_out, recipe=RECIPE, progress=ConsoleProgress()), dataset.name
     )
     spec = bundle.manifest.preprocessing
     good = np.stack([preprocess(read_image(path), spec) for path in learned])
