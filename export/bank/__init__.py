@@ -34,8 +34,7 @@ def build_bank(
     """Choose the bank.
 
     While all patches fit the pool they are all considered. Beyond that, k-means sees an equal random sample of each
-    image, and the farthest-point half sees the patches of each image that the centroids explain worst. That half takes
-    what at least two images show, see `farthest_points`.
+    image, and the farthest-point half sees the patches of each image that the centroids explain worst.
 
     Args:
         embeddings: gives the embeddings of all images, image by image, anew at each call.
@@ -67,7 +66,7 @@ def build_bank(
         return pool[np.sort(rng.choice(len(pool), rows, replace=False))]
     if method == "k-centre":
         first = pool[rng.integers(len(pool))][np.newaxis]
-        return np.concatenate([first, farthest_points(pool, first, rows - 1, progress=lambda made: progress(1 + made))])
+        return np.concatenate([first, farthest_points(pool, first, rows - 1, lambda made: progress(1 + made))])
     centroids = two_level_kmeans(pool, rows if method == "k-means" else rows // 2, rng)
     progress(len(centroids))
     if method == "k-means":
@@ -75,13 +74,7 @@ def build_bank(
     if share < patches:
         del pool  # two of them would not fit where one does
         pool = _pool(embeddings, images * share, lambda e: _worst_explained(e, centroids, share))
-    tail = farthest_points(
-        pool,
-        centroids,
-        rows - len(centroids),
-        origins=np.repeat(np.arange(images), share),
-        progress=lambda made: progress(len(centroids) + made),
-    )
+    tail = farthest_points(pool, centroids, rows - len(centroids), lambda made: progress(len(centroids) + made))
     return np.concatenate([centroids, tail])
 
 

@@ -12,7 +12,7 @@ from lineward.runtime.errors import TrainingError
 
 Rows = NDArray[np.float32]
 IMAGES, PATCHES, DIMENSIONS = 30, 64, 10
-RARE, DEFECT = np.eye(DIMENSIONS, dtype=np.float32)[-2:]
+RARE = np.eye(DIMENSIONS, dtype=np.float32)[-1]
 
 
 def unit(rows: NDArray[np.float64]) -> Rows:
@@ -21,12 +21,11 @@ def unit(rows: NDArray[np.float64]) -> Rows:
 
 @pytest.fixture(scope="module")
 def patches() -> Rows:
-    """Patches around eight modes, the same in every image, a rare one in two images, and a defect in one."""
+    """Patches around eight modes, the same in every image, and one patch in one image like no other."""
     rng = np.random.default_rng(0)
     modes = np.eye(8, DIMENSIONS)[rng.integers(8, size=(IMAGES, PATCHES))]
     embeddings = unit(modes + rng.normal(scale=0.05, size=modes.shape))
-    embeddings[17, 40] = embeddings[23, 40] = RARE
-    embeddings[7, 8] = DEFECT
+    embeddings[17, 40] = RARE
     return embeddings
 
 
@@ -82,15 +81,13 @@ def test_half_the_rows_are_centroids_and_half_are_patches(build, patches: Rows):
 
 
 @pytest.mark.usefixtures("pool")
-def test_two_halves_remember_a_mode_seen_in_two_images_and_no_defect_of_one(build):
-    bank = build(24, seed=1)  # with seed 0, k-means happens to begin at the defect
-    assert (bank @ RARE).max() > 0.999
-    assert (bank @ DEFECT).max() < 0.9
+def test_two_halves_remember_a_mode_seen_once(build):
+    assert (build(24) @ RARE).max() > 0.999
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_k_means_alone_forgets_what_it_sees_once(build, seed: int):
-    assert (build(24, "k-means", seed) @ DEFECT).max() < 0.9
+def test_k_means_alone_forgets_a_mode_seen_once(build, seed: int):
+    assert (build(24, "k-means", seed) @ RARE).max() < 0.9
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -51,62 +51,6 @@ def test_it_equals_the_plain_algorithm_however_few_are_awake(chosen: list[int], 
     np.testing.assert_array_equal(picks, reference(candidates, start, count))
 
 
-def supported_reference(candidates: Rows, start: Rows, count: int, origins: NDArray[np.intp]) -> Rows:
-    """As `reference`, but what no other image shows waits until nothing else is left; the last refused first."""
-    to_start = (candidates @ start.T).max(1)
-    order = np.argsort(to_start, kind="stable")
-    candidates, to_start, origins = candidates[order], to_start[order], origins[order]
-    nearest, left, picks, refused = to_start.copy(), list(range(len(candidates))), [], []
-    while left and len(picks) < count:
-        best = min(left, key=lambda i: (nearest[i], i))
-        left.remove(best)
-        supporters = [
-            i
-            for i in range(len(candidates))
-            if origins[i] != origins[best] and candidates[i] @ candidates[best] > nearest[best] >= to_start[i]
-        ]
-        if supporters:
-            picks.append(candidates[best])
-            nearest = np.maximum(nearest, candidates @ candidates[best])
-        else:
-            refused.append(candidates[best])
-    return np.array((picks + refused[::-1])[:count])
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    chosen=st.lists(st.integers(0, len(LATTICE) - 1), min_size=3, max_size=60),
-    images=st.integers(2, 5),
-    share=st.floats(0, 1),
-    block=st.sampled_from([1, 2, 3, 7, 16384]),
-)
-def test_what_one_image_alone_shows_comes_last(chosen: list[int], images: int, share: float, block: int):
-    rows = LATTICE[chosen]
-    start, candidates = rows[:1], rows[1:]
-    origins = np.arange(len(candidates)) % images
-    count = max(1, round(share * len(candidates)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(farthest_point, "_BLOCK", block)
-        picks = farthest_points(candidates, start, count, origins=origins)
-    np.testing.assert_array_equal(picks, supported_reference(candidates, start, count, origins))
-
-
-def test_a_defect_of_one_image_is_left_out_and_a_rare_look_of_two_is_not():
-    start, rare, defect = np.eye(4, dtype=np.float32)[:3]
-    rare_twin = (rare + 0.1 * np.eye(4, dtype=np.float32)[3]) / np.float32(np.sqrt(1.01))
-    candidates = np.stack([start, start, defect, defect, rare, rare_twin, start])
-    origins = np.array([0, 1, 2, 2, 0, 1, 2])
-    np.testing.assert_array_equal(farthest_points(candidates, start[np.newaxis], 1), defect[np.newaxis])
-    picks = farthest_points(candidates, start[np.newaxis], 1, origins=origins)
-    assert picks.tolist() in ([rare.tolist()], [rare_twin.tolist()])
-
-
-def test_a_single_image_needs_no_support():
-    rows = LATTICE[::9]
-    picks = farthest_points(rows, rows[:1], 10, origins=np.zeros(len(rows), np.intp))
-    np.testing.assert_array_equal(picks, farthest_points(rows, rows[:1], 10))
-
-
 def test_each_pick_is_the_farthest_of_all():
     rng = np.random.default_rng(0)
     candidates = rng.normal(size=(500, 8)).astype(np.float32)
@@ -158,7 +102,7 @@ def test_no_row_is_picked_twice_though_it_rounds_below_itself():
 
 def test_progress_counts_the_picks():
     made: list[int] = []
-    farthest_points(LATTICE, LATTICE[:1], 5, progress=made.append)
+    farthest_points(LATTICE, LATTICE[:1], 5, made.append)
     assert made == [1, 2, 3, 4, 5]
 
 
