@@ -13,7 +13,7 @@ INSTALL_TIMM := install --quiet --disable-pip-version-check torch==2.14.1 torchv
 EDITABLE := --config-settings editable_mode=strict --editable
 FOLDERS := $(shell find runtime calibration export -type d -not -name __pycache__)
 
-.PHONY: demo test check test-pythons test-timm test-arm64 test-gpu-emulated test-tensorrt kernel benchmarks tables clean
+.PHONY: demo test check test-pythons test-timm test-arm64 test-gpu-emulated test-tensorrt kernel benchmarks tables outliers clean
 
 demo: $(VENV)/.workstation
 	$(BIN)/lineward demo $(if $(DATA),--data $(DATA))
@@ -66,6 +66,10 @@ benchmarks: $(VENV)/.development
 # Goes on where it stopped: runs that finished are kept under build/, or in LINEWARD_CACHE.
 tables: $(VENV)/.development
 	$(BIN)/python -m benchmarks.accuracy.tables $(DATA)
+
+# What defects slipped into the training set do to each system; goes on where it stopped, as `tables`.
+outliers: $(VENV)/.development
+	$(BIN)/python -m benchmarks.accuracy.outliers $(DATA)
 
 clean:
 	rm -rf $(VENV) $(VENV)-* build dist demo *.egg-info

@@ -1,8 +1,9 @@
-"""One plot of all systems: image AUROC by category."""
+"""Plots of all systems: image AUROC by category, and by the share of defects in the training set."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -34,6 +35,35 @@ def plot_image_auroc(path: Path, data_sets: Sequence[DataSet], runs: Sequence[Ru
     for axes, data_set in zip(rows[:, 0], data_sets, strict=True):
         _draw(axes, data_set, runs, systems)
     figure.legend(*rows[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(systems) + 1)
+    _save(figure, path)
+
+
+def plot_by_share(
+    path: Path, data_sets: Sequence[DataSet], runs: Mapping[float, Sequence[Run]], systems: Sequence[str]
+) -> None:
+    """Draw image AUROC against the share of defects in the training set: a line through means, a band of the spread.
+
+    Args:
+        path: file to write; its suffix, such as .png or .svg, says how.
+        data_sets: each of their categories gets a panel of its own.
+        runs: of all categories found, by the share asked for; drawn is the share that there is.
+        systems: their names, in order.
+    """
+    panels = [(data_set, category) for data_set in data_sets for category in data_set.found]
+    columns = min(3, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(5 * columns, 4 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for each, (data_set, category) in zip(axes, panels, strict=False):
+        _draw_shares(each, data_set, category, runs, systems)
+    for each in axes[len(panels) :]:
+        each.set_axis_off()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
     # Neither date nor random identifiers: the same runs give the same file.
     with matplotlib.rc_context({"svg.hashsalt": "lineward", "svg.fonttype": "none"}):
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
@@ -56,5 +86,26 @@ def _draw(axes: Axes, data_set: DataSet, runs: Sequence[Run], systems: Sequence[
     axes.set_xticks(range(len(categories)), names, rotation=30, ha="right", rotation_mode="anchor")
     all_of_it = len(data_set.found) + len(data_set.missing)
     axes.set_title(f"{data_set.name}, {len(data_set.found)} of {all_of_it} categories: mean and spread over seeds")
+    axes.set_ylabel("image AUROC")
+    axes.grid(axis="y", alpha=0.3)
+
+
+def _draw_shares(
+    axes: Axes, data_set: DataSet, category: str, runs: Mapping[float, Sequence[Run]], systems: Sequence[str]
+) -> None:
+    good = len(data_set.found[category].train)
+    for index, system in enumerate(systems):
+        places, means, spreads = [], [], []
+        for share in sorted(runs):
+            chosen = of_category(data_set, runs[share], category, system)
+            if ours := statistic(chosen, "image_auroc"):
+                places.append(100 * chosen[0].slipped / (good + chosen[0].slipped))
+                means.append(ours.mean)
+                spreads.append(ours.spread or 0)
+        axes.plot(places, means, "o-", color=f"C{index}", label=system)
+        low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
+        axes.fill_between(places, low, high, color=f"C{index}", alpha=0.15, linewidth=0)
+    axes.set_title(f"{data_set.name}: {category.replace('_', ' ')}")
+    axes.set_xlabel("defective share of the training images, %")
     axes.set_ylabel("image AUROC")
     axes.grid(axis="y", alpha=0.3)

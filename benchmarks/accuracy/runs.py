@@ -41,6 +41,7 @@ class Run:
         seed: of the system's random choices.
         seconds: to learn and to score the test images; backbone features and metrics are not counted.
         figures: how well it did.
+        slipped: defective images that were slipped into the training set.
     """
 
     data_set: str
@@ -49,6 +50,7 @@ class Run:
     seed: int
     seconds: float
     figures: Figures
+    slipped: int = 0
 
     @property
     def numbers(self) -> dict[str, float | None]:
@@ -62,7 +64,7 @@ def run(data_set: str, name: str, system: System, material: Material, seed: int,
     scores = system(material, seed, progress)
     seconds = time.perf_counter() - start
     figures = measure(scores, material.test.samples, material.setting)
-    return Run(data_set, material.name, name, seed, seconds, figures)
+    return Run(data_set, material.name, name, seed, seconds, figures, int(material.train.defective.sum()))
 
 
 def write_run(path: Path, run: Run) -> None:

@@ -67,16 +67,34 @@ def statistic(runs: Iterable[Run], figure: str) -> Statistic | None:
     Returns:
         None if there are no runs, or one of them lacks the figure.
     """
+    by_seed = _by_seed(runs, figure)
+    return _over_seeds([*by_seed.values()]) if by_seed else None
+
+
+def loss(before: Iterable[Run], after: Iterable[Run], figure: str) -> Statistic | None:
+    """What a figure falls by from some runs to others, seed by seed; below 0 where it rises.
+
+    Returns:
+        None if no seed is among both, or a run lacks the figure.
+    """
+    first, second = _by_seed(before, figure), _by_seed(after, figure)
+    falls = [first[seed] - second[seed] for seed in first if seed in second] if first and second else []
+    return _over_seeds(falls) if falls else None
+
+
+def _by_seed(runs: Iterable[Run], figure: str) -> dict[int, float] | None:
+    """The mean over categories for each seed; None if a run lacks the figure."""
     by_seed: defaultdict[int, list[float]] = defaultdict(list)
     for run in runs:
         value = run.numbers.get(figure)
         if value is None:
             return None
         by_seed[run.seed].append(value)
-    if not by_seed:
-        return None
-    means = [statistics.mean(values) for values in by_seed.values()]
-    return Statistic(statistics.mean(means), statistics.stdev(means) if len(means) > 1 else None)
+    return {seed: statistics.mean(values) for seed, values in by_seed.items()}
+
+
+def _over_seeds(values: Sequence[float]) -> Statistic:
+    return Statistic(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None)
 
 
 def main_table(data_set: DataSet, runs: Sequence[Run], systems: Sequence[str]) -> Table:

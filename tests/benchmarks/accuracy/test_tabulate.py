@@ -11,7 +11,7 @@ from benchmarks.accuracy.categories import DataSet
 from benchmarks.accuracy.measure import Figures
 from benchmarks.accuracy.paper import LOCO, MVTEC_AD
 from benchmarks.accuracy.runs import Run
-from benchmarks.accuracy.tabulate import further_table, main_table, statistic, to_csv
+from benchmarks.accuracy.tabulate import further_table, loss, main_table, statistic, to_csv
 from lineward.export.datasets import Dataset
 from lineward.export.evaluation import ByKind, KindFigures
 
@@ -120,3 +120,24 @@ def test_the_spread_is_that_over_seeds_not_over_categories(by_seed):
 def test_a_figure_that_any_run_lacks_has_no_mean():
     assert statistic([], "image_auroc") is None
     assert statistic([RUNS[0], RUNS[1]], "pixel_auroc") is None
+
+
+def seeds(values: dict[int, float]) -> list[Run]:
+    return [Run("d", "c", "s", seed, 0.0, Figures(value, 0.0, None, None)) for seed, value in values.items()]
+
+
+@given(st.dictionaries(st.integers(0, 5), st.floats(0, 1)), st.dictionaries(st.integers(0, 5), st.floats(0, 1)))
+def test_a_loss_is_taken_seed_by_seed(before, after):
+    found = loss(seeds(before), seeds(after), "image_auroc")
+    both = sorted(before.keys() & after.keys())
+    if not both:
+        assert found is None
+        return
+    fall = statistic(seeds({seed: before[seed] - after[seed] for seed in both}), "image_auroc")
+    assert (found.mean, found.spread) == pytest.approx((fall.mean, fall.spread))
+
+
+def test_a_constant_loss_has_no_spread_however_much_seeds_differ():
+    found = loss(seeds({0: 0.75, 1: 0.5}), seeds({1: 0.25, 0: 0.5}), "image_auroc")
+    assert (found.mean, found.spread) == (0.25, 0)
+    assert loss(seeds({0: 0.75}), seeds({0: 0.5}), "aupro") is None
