@@ -1,13 +1,15 @@
 """The bundle (`*.lineward`): one file that holds all that decides a verdict, and can be checked.
 
 A zip of stored members, no pickle anywhere: `manifest.json`, `embedding.onnx`, `similarity.onnx`,
-`bank.safetensors`, and the golden images and results under `golden/`. It is read into memory and never unpacked.
+`bank.safetensors`, the golden images and results under `golden/`, and `manifest.sig` once it is signed. It is read into
+memory and never unpacked.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ from safetensors.numpy import load, save
 from lineward.runtime.atomic_write import replace_file
 from lineward.runtime.errors import BundleError
 from lineward.runtime.manifest import Manifest, Member, decode_manifest, encode_manifest
+from lineward.runtime.signature import SIGNATURES_LIMIT, Signature, decode_signatures, encode_signatures
+from lineward.runtime.trust import AcceptAny, Trust, TrustedKeys, open_trust
 
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
@@ -32,9 +36,10 @@ BANK = "bank.safetensors"
 BANK_TENSOR = "bank"
 GOLDEN_TENSOR = "scores"
 
-_MANIFEST_LIMIT = 1 << 20
+_LIMITS = {MANIFEST: 1 << 20, SIGNATURE: SIGNATURES_LIMIT}
 _BUNDLE_LIMIT = 1 << 31
 _REBUILD = "take the bundle again from where it was made"
+_LOG = logging.getLogger("lineward")
 
 
 @dataclass(frozen=True)
@@ -43,15 +48,17 @@ class Bundle:
 
     Attributes:
         manifest: what it says about itself.
-        members: the bytes of every member but the manifest.
+        members: the bytes of every member but the manifest and its signatures.
         bank: unit rows, float32 [rows, dimensions].
         sha256: SHA-256 of the manifest's bytes; it names the bundle, since the manifest holds every member's hash.
+        signatures: what signatures it carries. That it was read with trusted keys says that one of them counts.
     """
 
     manifest: Manifest
     members: Mapping[str, bytes]
     bank: NDArray[np.float32]
     sha256: str
+    signatures: tuple[Signature, ...] = ()
 
     def golden_scores(self, name: str) -> NDArray[np.float32]:
         """Patch scores stored under a member's name, float32 [rows, columns].
@@ -63,35 +70,68 @@ class Bundle:
         return _tensor(self.members.get(name, b""), GOLDEN_TENSOR, (grid.rows, grid.columns), name)
 
 
-def read_bundle(path: str | Path) -> Bundle:
-    """Read a bundle and check its format, sizes, hashes and shapes.
+def read_bundle(path: str | Path, trust: Trust | None = None) -> Bundle:
+    """Read a bundle and check its signatures, format, sizes, hashes and shapes.
+
+    Args:
+        path: the file.
+        trust: whose bundles to accept; by default whose this machine does (see `open_trust`), with a warning in the log
+            where it has no keys.
 
     Raises:
         BundleError: it is missing, truncated, altered, of an unknown format, or holds what a bundle must not hold.
+        SignatureError: no signature on it counts, or they are malformed.
+        KeyFileError: this machine's keys cannot be relied upon.
+    """
+    if trust is None:
+        trust = open_trust()
+        if isinstance(trust, AcceptAny):
+            _LOG.warning("%s: accepted whoever made it, since this machine has no trusted keys", path)
+    return _decode(read_bundle_file(path), str(path), trust)
+
+
+def decode_bundle(data: bytes, where: str) -> Bundle:
+    """Decode a bundle made in this process: checked as `read_bundle` does, but for who signed it.
+
+    Args:
+        data: the file's bytes. What came from elsewhere goes through `read_bundle`.
+        where: names it in errors.
+    """
+    return _decode(data, where, AcceptAny())
+
+
+def _decode(data: bytes, where: str, trust: Trust) -> Bundle:
+    members = _read_members(data, where)
+    manifest_bytes = members.pop(MANIFEST)
+    sha256 = hashlib.sha256(manifest_bytes).hexdigest()
+    signed = members.pop(SIGNATURE, None)
+    signatures = () if signed is None else decode_signatures(signed, where)
+    manifest = decode_manifest(manifest_bytes, where)
+    if isinstance(trust, TrustedKeys):
+        # Before the members are looked into: a graph or bank of nobody's is not even parsed.
+        trust.check(signatures, sha256, manifest.product, where)
+    _check_members(members, manifest, where)
+    bank = _tensor(members[BANK], BANK_TENSOR, (manifest.rows, manifest.grid.dimensions), f"{where}: {BANK}")
+    _check_unit_rows(bank, where)
+    return Bundle(manifest, members, bank, sha256, signatures)
+
+
+def read_bundle_file(path: str | Path) -> bytes:
+    """The bytes of a bundle's file, none of them checked.
+
+    Raises:
+        BundleError: it is missing, cannot be read, or is too large.
     """
     path = Path(path)
     try:
         size = path.stat().st_size
         if size > _BUNDLE_LIMIT:
             raise BundleError(f"{path}: {size} bytes, more than a bundle may have", do=_REBUILD)
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise BundleError(
             f"{path}: cannot be read ({error.strerror})", do="check the path; `lineward train` makes a bundle"
         ) from error
-    return decode_bundle(data, str(path))
-
-
-def decode_bundle(data: bytes, where: str) -> Bundle:
-    """Decode a bundle held in memory; `where` names it in errors. See `read_bundle`."""
-    members = _read_members(data, where)
-    manifest_bytes = members.pop(MANIFEST)
-    members.pop(SIGNATURE, None)
-    manifest = decode_manifest(manifest_bytes, where)
-    _check_members(members, manifest, where)
-    bank = _tensor(members[BANK], BANK_TENSOR, (manifest.rows, manifest.grid.dimensions), f"{where}: {BANK}")
-    _check_unit_rows(bank, where)
-    return Bundle(manifest, members, bank, hashlib.sha256(manifest_bytes).hexdigest())
 
 
 def encode_bundle(manifest: Manifest, members: Mapping[str, bytes]) -> bytes:
@@ -103,13 +143,12 @@ def encode_bundle(manifest: Manifest, members: Mapping[str, bytes]) -> bytes:
     """
     listed = {name: Member(hashlib.sha256(data).hexdigest(), len(data)) for name, data in sorted(members.items())}
     manifest = msgspec.structs.replace(manifest, members=listed)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in [(MANIFEST, encode_manifest(manifest)), *sorted(members.items())]:
-            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            info.external_attr = 0o644 << 16
-            archive.writestr(info, data)
-    return buffer.getvalue()
+    return _encode_members({MANIFEST: encode_manifest(manifest), **members})
+
+
+def replace_signatures(data: bytes, signatures: tuple[Signature, ...], where: str) -> bytes:
+    """The bytes of a bundle with other signatures, every other member as it was; `where` names it in errors."""
+    return _encode_members({**_read_members(data, where), SIGNATURE: encode_signatures(signatures)})
 
 
 def write_bundle(path: str | Path, data: bytes) -> None:
@@ -129,6 +168,16 @@ def write_bundle(path: str | Path, data: bytes) -> None:
 def encode_tensor(name: str, tensor: NDArray[np.float32]) -> bytes:
     """One float32 array as safetensors."""
     return save({name: np.ascontiguousarray(tensor)})
+
+
+def _encode_members(members: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(members, key=lambda name: (name != MANIFEST, name)):
+            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, members[name])
+    return buffer.getvalue()
 
 
 def _read_members(data: bytes, where: str) -> dict[str, bytes]:
@@ -156,8 +205,9 @@ def _check_archive(infos: list[zipfile.ZipInfo], size: int, where: str) -> None:
             raise BundleError(f"{where}: {info.filename} is compressed or encrypted", do=_REBUILD)
         if info.file_size > size or info.file_size != info.compress_size:
             raise BundleError(f"{where}: {info.filename} claims more bytes than the file has", do=_REBUILD)
-        if info.filename == MANIFEST and info.file_size > _MANIFEST_LIMIT:
-            raise BundleError(f"{where}: manifest.json is larger than {_MANIFEST_LIMIT} bytes", do=_REBUILD)
+        limit = _LIMITS.get(info.filename)
+        if limit is not None and info.file_size > limit:
+            raise BundleError(f"{where}: {info.filename} is larger than {limit} bytes", do=_REBUILD)
     if sum(info.file_size for info in infos) > size:
         raise BundleError(f"{where}: members overlap", do=_REBUILD)
 

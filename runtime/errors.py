@@ -24,6 +24,14 @@ class BundleError(LinewardError):
     """A bundle is damaged, incomplete, hostile or of an unknown format."""
 
 
+class SignatureError(BundleError):
+    """A bundle lacks a signature that this machine trusts, or holds one that is malformed."""
+
+
+class KeyFileError(LinewardError):
+    """A key, key folder or passphrase is missing, malformed, open to others, or does not fit."""
+
+
 class ImageError(LinewardError):
     """An image cannot be read, or has a shape or type that cannot be inspected."""
 

@@ -15,7 +15,16 @@ from lineward.runtime.bundle import Bundle, decode_bundle, encode_bundle
 from lineward.runtime.images import decode_image
 from lineward.runtime.preprocessing import Frame
 
+KEYS_FOLDER = "lineward.runtime.trust.KEYS_FOLDER"
 TINY = Path(__file__).parent / "runtime" / "data" / "tiny.lineward"
+
+
+@pytest.fixture(autouse=True)
+def a_machine_without_keys(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key or passphrase of the machine that runs the tests decides what they find."""
+    monkeypatch.setattr(KEYS_FOLDER, tmp_path_factory.getbasetemp() / "etc" / "lineward" / "keys")
+    for variable in ("LINEWARD_KEYS", "LINEWARD_PASSPHRASE"):
+        monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,8 @@ COMMANDS = (
     Command("demo", "lineward.export.commands.demo", "the whole way, on synthetic parts or your data", "export"),
     Command("train", "lineward.export.commands.train", "learn good parts from good images; write a bundle", "export"),
     Command("evaluate", "lineward.export.commands.evaluate", "measure a bundle on labelled images", "export"),
+    Command("key", "lineward.export.commands.key", "make a key to sign bundles with, or show one"),
+    Command("sign", "lineward.export.commands.sign", "sign a bundle, so that stations accept it"),
     Command("inspect", "lineward.runtime.cli.inspect", "pass or reject images"),
     Command("info", "lineward.runtime.cli.info", "say what a bundle is and promises"),
     Command("engine", "lineward.runtime.cli.engine", "build, list and prune TensorRT plans of this device"),

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 import msgspec
 
 from lineward.runtime.bundle import read_bundle
-from lineward.runtime.cli import PASSED
+from lineward.runtime.cli import PASSED, trusted_bundle
 from lineward.runtime.cli.console import print_table
 from lineward.runtime.manifest import Manifest
+from lineward.runtime.trust import AcceptAny, open_trust
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("bundle", type=Path)
+    trusted_bundle.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the manifest itself")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the manifest's main facts."""
-    bundle = read_bundle(arguments.bundle)
+    """Print the manifest's main facts, of a bundle that this machine would refuse too."""
+    trust = open_trust(arguments.keys)
+    bundle = read_bundle(arguments.bundle, AcceptAny())
     if arguments.json:
         print(json.dumps(msgspec.to_builtins(bundle.manifest), indent=2))
     else:
-        rows = [*describe(bundle.manifest), ("bundle", f"sha256 {bundle.sha256}")]
+        signatures = trusted_bundle.describe_signatures(bundle, trust)
+        rows = [*describe(bundle.manifest), ("bundle", f"sha256 {bundle.sha256}"), *signatures]
         print_table("", ("", ""), rows)
     return PASSED
 

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lineward.runtime.bundle import read_bundle
-from lineward.runtime.cli import FAILED, PASSED, REJECTED
+from lineward.runtime.cli import FAILED, PASSED, REJECTED, trusted_bundle
 from lineward.runtime.cli.console import ConsoleProgress, NoProgress, print_error, print_table
 from lineward.runtime.engines import ENGINES, open_engine
 from lineward.runtime.errors import DataError, ImageError
@@ -43,7 +42,7 @@ class Row:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("bundle", type=Path)
+    trusted_bundle.add_arguments(parser)
     parser.add_argument("images", nargs="+", help="files, folders (searched in depth) or quoted globs")
     parser.add_argument("--format", choices=("table", "jsonl", "csv"), default="table")
     parser.add_argument("--overlays", type=Path, metavar="FOLDER", help="write pictures with heat map and contour here")
@@ -53,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Inspect and print; an unreadable image is a rejected part, and makes the exit code 2."""
-    bundle = read_bundle(arguments.bundle)
+    bundle, _ = trusted_bundle.read(arguments)
     inspector = Inspector(bundle, open_engine(bundle, arguments.engine, arguments.threads))
     paths = find_images(arguments.images)
     overlays = _plan_overlays(paths, arguments.overlays) if arguments.overlays else {}

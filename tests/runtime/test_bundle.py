@@ -22,10 +22,12 @@ from lineward.runtime.bundle import (
     encode_bundle,
     encode_tensor,
     read_bundle,
+    replace_signatures,
     write_bundle,
 )
 from lineward.runtime.errors import BundleError
 from lineward.runtime.manifest import encode_manifest
+from tests.signers import Signer
 
 
 def snapshot(folder):
@@ -64,13 +66,15 @@ def test_the_name_of_a_bundle_changes_with_any_member(tiny, rebundle):
     assert other.sha256 != tiny.sha256
 
 
-def test_a_signature_is_no_member(tiny, tiny_bytes):
-    signed = io.BytesIO(tiny_bytes)
-    with zipfile.ZipFile(signed, "a") as archive:
-        archive.writestr(SIGNATURE, b"0" * 64)
-    bundle = decode_bundle(signed.getvalue(), "signed.lineward")
-    assert bundle.members == tiny.members
-    assert bundle.sha256 == tiny.sha256
+def test_a_signature_is_no_member_and_changes_none(tiny, tiny_bytes):
+    signatures = (Signer("maker").sign(tiny.sha256),)
+    signed = replace_signatures(tiny_bytes, signatures, "tiny")
+    bundle = decode_bundle(signed, "signed.lineward")
+    assert (bundle.members, bundle.sha256, bundle.signatures) == (tiny.members, tiny.sha256, signatures)
+    with zipfile.ZipFile(io.BytesIO(tiny_bytes)) as before, zipfile.ZipFile(io.BytesIO(signed)) as after:
+        assert after.namelist()[0] == MANIFEST
+        assert set(after.namelist()) == {SIGNATURE, *before.namelist()}
+        assert all(before.read(name) == after.read(name) for name in before.namelist())
 
 
 def test_golden_scores(tiny):
