@@ -1,0 +1,95 @@
+"""A record and a comparison in words and rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from lineward.runtime.bench.compare import Change
+from lineward.runtime.bench.machine import throttled
+from lineward.runtime.bench.record import Record, Run, State, latencies, misses
+from lineward.runtime.bench.statistics import summarise
+
+COLUMNS = ("ms", "p50", "p90", "p99", "p99.9", "max", "jitter")
+CHANGES = ("run", "stage", "", "A, ms", "B, ms", "B/A", "95 % interval", "B is")
+
+
+def run_rows(run: Run) -> Iterator[tuple[str, ...]]:
+    """Of every stage, then of the whole, in milliseconds; percentiles do not add up."""
+    for name, seconds in latencies(run).items():
+        found = summarise(seconds * 1e3)
+        values = (found.p50, found.p90, found.p99, found.p999, found.greatest, found.jitter)
+        yield (name, *("-" if value is None else f"{value:.2f}" for value in values))
+
+
+def run_remarks(run: Run, deadline: float | None) -> Iterator[str]:
+    """What a run's table does not hold: misses, queueing, waking, energy, throttling."""
+    count = len(run.samples)
+    if run.interrupted:
+        yield f"ended early, after {count} triggers"
+    if deadline is not None:
+        yield f"deadline of {deadline * 1e3:g} ms missed by {misses(run, deadline)} of {count}"
+    queued = sum(sample.queued > 0 for sample in run.samples)
+    if queued:
+        yield f"{queued} of {count} triggers were due while the inspection before them still ran, and waited for it"
+    if run.rate is not None:
+        waking = summarise(np.array([max(0.0, s.start - s.planned - s.queued) for s in run.samples]) * 1e3)
+        yield f"the bench's own waking, in no latency: p50 {waking.p50 or 0:.2f} ms, max {waking.greatest:.2f} ms"
+    if run.energy:
+        joules = run.energy.joules / count
+        yield f"energy {joules * 1e3:.4g} mJ an inspection, idle gaps included ({run.energy.source})"
+    if run.tegra:
+        yield f"tegrastats: {_tegra(run)}"
+    events = throttled(run.before, run.after)
+    if events:
+        yield f"THROTTLED: {', '.join(events)}"
+
+
+def machine_rows(record: Record) -> Iterator[tuple[str, str]]:
+    """Where and with what a record was made; what the system does not tell is said to be so."""
+    machine, images = record.machine, record.images
+    yield "bundle", f"{record.product}, sha256 {record.bundle[:12]}, engine {record.engine}"
+    yield "images", f"{images.source}" + (", decoded beforehand" if images.decoded else "")
+    yield "machine", f"{machine.board or machine.cpu or 'not told'}, {machine.architecture}, {machine.cores} cores"
+    yield "system", machine.system
+    yield "versions", ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    yield "governor", machine.governor or "not told by this system"
+    yield "power mode", machine.power_mode or "not told by this system"
+    first, last = record.runs[0].before, record.runs[-1].after
+    yield "clocks", _change(first.clocks, last.clocks, "MHz")
+    yield "temperatures", _change(first.temperatures, last.temperatures, "C")
+    yield "throttling", _throttling(first)
+    yield "energy", next((run.energy.source for run in record.runs if run.energy), "no sensor that this user may read")
+    stages = ", ".join(f"{name} {seconds * 1e3:.2f}" for name, seconds in record.cold.stages.items())
+    whole = sum(record.cold.stages.values())
+    yield "cold", f"engine opened in {record.cold.open * 1e3:.1f} ms, first inspection {whole * 1e3:.1f} ms ({stages})"
+
+
+def change_rows(changes: Sequence[Change]) -> Iterator[tuple[str, ...]]:
+    """Rows of `CHANGES`."""
+    for change in changes:
+        times = (f"{seconds * 1e3:.3f}" for seconds in (change.first, change.second))
+        found = change.ratio
+        interval = f"{found.low:.3f} to {found.high:.3f}"
+        yield change.run, change.stage, change.percentile, *times, f"{found.value:.3f}", interval, change.finding
+
+
+def _tegra(run: Run) -> str:
+    said = run.tegra
+    if said is None:
+        return ""
+    parts = [f"{name} {watts:.2f} W" for name, watts in said.watts.items()]
+    parts += [f"CPU {said.cpu_mhz[0]} to {said.cpu_mhz[1]} MHz"] if said.cpu_mhz else []
+    parts += [f"GPU {said.gpu_mhz[0]} to {said.gpu_mhz[1]} MHz"] if said.gpu_mhz else []
+    parts += [f"at most {max(said.temperatures.values()):.1f} C"] if said.temperatures else []
+    return ", ".join(parts)
+
+
+def _change(before: dict[str, float], after: dict[str, float], unit: str) -> str:
+    shown = [f"{name} {before[name]:g} -> {after[name]:g}" for name in before if name in after]
+    return f"{unit}, before and after: {', '.join(shown)}" if shown else "not told by this system"
+
+
+def _throttling(state: State) -> str:
+    return "watched: " + ", ".join(state.throttling) if state.throttling else "not told by this system"
