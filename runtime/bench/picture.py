@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -29,27 +31,33 @@ class _Axes:
 
     def __init__(self, picture: Picture, left: int, top: int, width: int, height: int) -> None:
         self.picture, self.left, self.top, self.width, self.height = picture, left, top, width, height
-        self.x = self.y = (0.0, 1.0)
+        self.ends = (1.0, 1.0)
 
-    def frame(self, title: str, x: tuple[float, float], y: tuple[float, float], unit: str) -> None:
-        """Set the ranges, and draw title, grid and the ticks of both axes; `unit` is that of x."""
-        self.x, self.y = x, y
+    def frame(self, title: str, x: tuple[float, str], y: tuple[float, str | None]) -> None:
+        """Set the ranges, from 0 to the end of each axis, and draw title, grid and ticks; without a unit no number."""
+        self.ends = x[0], y[0]
         _write(self.picture, title, self.left, self.top - 12)
-        for share in (0, 0.25, 0.5, 0.75, 1):
-            value = x[0] + share * (x[1] - x[0])
-            column, row = self.column(value), self.row(y[0] + share * (y[1] - y[0]))
+        for value in _ticks(x[0]):
+            column = self.column(value)
             cv2.line(self.picture, (column, self.top), (column, self.top + self.height), _GRID)
+            _write(self.picture, f"{value:g}", column - 4, self.top + self.height + 16)
+        _write(self.picture, x[1], self.left + self.width - 16, self.top + self.height + 32)
+        for value in _ticks(y[0]) if y[1] else ():
+            row = self.row(value)
             cv2.line(self.picture, (self.left, row), (self.left + self.width, row), _GRID)
-            text = f"{value:.3g}{unit if share == 1 else ''}"
-            _write(self.picture, text, column - 12, self.top + self.height + 16)
+            _write(self.picture, f"{value:g}", self.left - 36, row + 4)
+        if y[1]:
+            _write(self.picture, y[1], self.left - 36, self.top - 12)
+        corner = (self.left + self.width, self.top + self.height)
+        cv2.rectangle(self.picture, (self.left, self.top), corner, _GRID)
 
     def column(self, value: float) -> int:
         """The column of a value of x."""
-        return self.left + round((value - self.x[0]) / (self.x[1] - self.x[0]) * self.width)
+        return self.left + round(value / self.ends[0] * self.width)
 
     def row(self, value: float) -> int:
         """The row of a value of y."""
-        return self.top + self.height - round((value - self.y[0]) / (self.y[1] - self.y[0]) * self.height)
+        return self.top + self.height - round(value / self.ends[1] * self.height)
 
 
 def draw_record(record: Record) -> Picture:
@@ -76,7 +84,7 @@ def _histogram(axes: _Axes, run: Run, deadline: float | None) -> None:
     counts, edges = np.histogram(values, _BINS, (0, _greatest(values, deadline)))
     heights = np.log1p(counts)
     title = f"{run.name}: trigger to verdict, {len(values)} triggers (log of counts, most {counts.max()})"
-    axes.frame(title, (0, edges[-1]), (0, float(heights.max()) * 1.05), " ms")
+    axes.frame(title, (edges[-1], "ms"), (float(heights.max()) * 1.05, None))
     for height, left, right in zip(heights, edges, edges[1:], strict=False):
         if height:
             corner = (max(axes.column(left) + 1, axes.column(right) - 1), axes.row(0))
@@ -94,8 +102,7 @@ def _timeline(axes: _Axes, run: Run, deadline: float | None) -> None:
     values = latencies(run)[TRIGGER] * 1e3
     due = np.array([sample.planned for sample in run.samples])
     top = _greatest(values, deadline)
-    title = f"{run.name}: latency over time, 0 to {top:.3g} ms"
-    axes.frame(title, (0, max(float(due[-1]), 1e-3)), (0, top), " s")
+    axes.frame(f"{run.name}: latency over time", (max(float(due[-1]), 1e-3), "s"), (top, "ms"))
     if deadline:
         row = axes.row(deadline * 1e3)
         cv2.line(axes.picture, (axes.left, row), (axes.left + axes.width, row), _MISS)
@@ -103,6 +110,13 @@ def _timeline(axes: _Axes, run: Run, deadline: float | None) -> None:
         missed = deadline is not None and y > deadline * 1e3
         colour = _MISS if missed else _QUEUED if sample.queued else _DOT
         cv2.circle(axes.picture, (axes.column(x), axes.row(y)), 4 if missed else 2, colour, cv2.FILLED, cv2.LINE_AA)
+
+
+def _ticks(end: float) -> NDArray[np.float64]:
+    """Four to ten round numbers from 0 to the end."""
+    magnitude = 10.0 ** math.floor(math.log10(end))
+    step = next(step for step in (0.1, 0.2, 0.25, 0.5, 1, 2) if end / (step * magnitude) <= 10) * magnitude
+    return np.round(np.arange(0, end, step), 12)
 
 
 def _greatest(values: NDArray[np.float64], deadline: float | None) -> float:

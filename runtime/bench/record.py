@@ -216,12 +216,17 @@ class Record(Strict, frozen=True):
 
 
 def latencies(run: Run) -> Mapping[str, NDArray[np.float64]]:
-    """Seconds [triggers] of every stage, then of `FRAME` (all but decoding and queueing) and `TRIGGER` (all)."""
+    """Seconds [triggers] of every stage, then of the whole path.
+
+    That is `FRAME`, all stages but decoding, where there was decoding; and `TRIGGER`, all stages and the wait in the
+    queue.
+    """
     stages = np.array([sample.stages for sample in run.samples])
     columns = dict(zip(run.stages, stages.T, strict=True))
     trigger = stages.sum(1) + [sample.queued for sample in run.samples]
-    frame = np.sum([column for name, column in columns.items() if name != Stage.DECODE.value], axis=0)
-    return {**columns, FRAME: frame, TRIGGER: trigger}
+    decode = columns.get(Stage.DECODE.value)
+    frame = {} if decode is None else {FRAME: stages.sum(1) - decode}
+    return {**columns, **frame, TRIGGER: trigger}
 
 
 def misses(run: Run, deadline: float) -> int:

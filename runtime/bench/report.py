@@ -20,7 +20,7 @@ def run_rows(run: Run) -> Iterator[tuple[str, ...]]:
     for name, seconds in latencies(run).items():
         found = summarise(seconds * 1e3)
         values = (found.p50, found.p90, found.p99, found.p999, found.greatest, found.jitter)
-        yield (name, *("-" if value is None else f"{value:.2f}" for value in values))
+        yield (name, *("-" if value is None else f"{value:.3f}" for value in values))
 
 
 def run_remarks(run: Run, deadline: float | None) -> Iterator[str]:

@@ -91,8 +91,17 @@ def run_triggers(
             inspect(index)
             ended = clock.now()
             # What the loop itself takes between two inspections is not the path's: a queue ends with the one before.
-            queued = queued_until - planned
-            samples.append(Sample(planned - begin, start - begin, queued, tuple(times.seconds.values())))
+            spent = map(_rounded, times.seconds.values())
+            samples.append(
+                Sample(
+                    _rounded(planned - begin), _rounded(start - begin), _rounded(queued_until - planned), tuple(spent)
+                )
+            )
     except KeyboardInterrupt:
         return samples, True
     return samples, False
+
+
+def _rounded(seconds: float) -> float:
+    """To the nanosecond: no clock tells more, and a record has thousands of them."""
+    return round(seconds, 9)

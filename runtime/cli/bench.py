@@ -119,6 +119,9 @@ def _compare(arguments: argparse.Namespace) -> int:
         for difference in differences:
             print(f"{what}: {difference}")
     print_table("", CHANGES, change_rows(changes))
+    print(
+        "The intervals hold what varies within the runs, not what varies between runs: measure A and B again, in turn."
+    )
     return PASSED
 
 
