@@ -11,13 +11,14 @@ STAGES = ("decode", "preprocess", "embedding", "similarity", "map", "verdict")
 
 
 class FakeClock:
-    """Time that passes only where a test says so; a sleep may wake late."""
+    """Time that passes only where a test says so; a sleep may wake late, and looking at the clock may take time."""
 
-    def __init__(self, late: float = 0.0) -> None:
-        self.time, self.late = 100.0, late
+    def __init__(self) -> None:
+        self.time, self.late, self.tick = 100.0, 0.0, 0.0
         self.sleeps: list[float] = []
 
     def now(self) -> float:
+        self.time += self.tick
         return self.time
 
     def sleep(self, seconds: float) -> None:

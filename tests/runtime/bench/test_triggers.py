@@ -75,6 +75,12 @@ def test_time_outside_the_stages_is_never_negative(go):
     assert min(sample.start - sample.planned for sample in go([0.3, 0.1, 0.1, 0.1], 5, between=0.001)) >= 0
 
 
+@pytest.mark.parametrize("rate", [None, 5])
+def test_what_the_loop_itself_takes_is_no_queue(go, clock, rate):
+    clock.tick = 1e-6
+    assert {sample.queued for sample in go([0.01] * 10, rate)} == {0}
+
+
 @pytest.mark.parametrize("at", [0, 1, 3])
 def test_an_interrupt_leaves_what_was_measured(clock, at):
     times = StageTimes(clock)
