@@ -13,6 +13,8 @@ from lineward.runtime.bench.record import Energy, Tegra
 from lineward.runtime.bench.tegrastats import module_watts, summarise_lines
 
 _INTERVAL_MS = 200
+_PATIENCE = 5.0
+"""Seconds that tegrastats has to end when it is asked to."""
 _POWERCAP = Path("/sys/class/powercap")
 
 
@@ -55,7 +57,11 @@ class Meter:
         self._joules = sum(known) / 1e6 if known and len(known) == len(spent) else None
         if self._process and self._lines:
             self._process.terminate()
-            self._process.wait()
+            try:
+                self._process.wait(timeout=_PATIENCE)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
             self._lines.seek(0)
             self.tegra = summarise_lines(self._lines.read().splitlines())
             self._lines.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -57,8 +57,8 @@ def machine_rows(record: Record) -> Iterator[tuple[str, str]]:
     yield "governor", machine.governor or "not told by this system"
     yield "power mode", machine.power_mode or "not told by this system"
     first, last = record.runs[0].before, record.runs[-1].after
-    yield "clocks", _change(first.clocks, last.clocks, "MHz")
-    yield "temperatures", _change(first.temperatures, last.temperatures, "C")
+    yield "clocks", _before_and_after(_clocks, first.clocks, last.clocks)
+    yield "temperature", _before_and_after(_hottest, first.temperatures, last.temperatures)
     yield "throttling", _throttling(first)
     yield "energy", next((run.energy.source for run in record.runs if run.energy), "no sensor that this user may read")
     stages = ", ".join(f"{name} {seconds * 1e3:.2f}" for name, seconds in record.cold.stages.items())
@@ -86,9 +86,22 @@ def _tegra(run: Run) -> str:
     return ", ".join(parts)
 
 
-def _change(before: dict[str, float], after: dict[str, float], unit: str) -> str:
-    shown = [f"{name} {before[name]:g} -> {after[name]:g}" for name in before if name in after]
-    return f"{unit}, before and after: {', '.join(shown)}" if shown else "not told by this system"
+def _before_and_after(
+    words: Callable[[dict[str, float]], str], before: dict[str, float], after: dict[str, float]
+) -> str:
+    return f"{words(before)} before, {words(after)} after" if before and after else "not told by this system"
+
+
+def _clocks(clocks: dict[str, float]) -> str:
+    """The cores' as a range, the others one by one; limits are in the record alone."""
+    cores = [mhz for name, mhz in clocks.items() if name.startswith("cpu ") and not name.endswith((" min", " max"))]
+    spread = [f"cores {min(cores):.0f} to {max(cores):.0f} MHz"] if cores else []
+    return ", ".join(spread + [f"{name} {mhz:.0f} MHz" for name, mhz in clocks.items() if not name.startswith("cpu ")])
+
+
+def _hottest(temperatures: dict[str, float]) -> str:
+    name = max(temperatures, key=temperatures.__getitem__)
+    return f"{temperatures[name]:.1f} C at most ({name})"
 
 
 def _throttling(state: State) -> str:

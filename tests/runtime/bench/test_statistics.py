@@ -26,6 +26,7 @@ def test_a_percentile_needs_a_sample_that_supports_it(share, least):
         assert percentile(np.ones(least - 1), share) is None
 
 
+@settings(deadline=None)
 @given(latencies)
 def test_a_percentile_was_observed_and_they_are_in_order(values):
     found = summarise(values)
