@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from lineward.runtime.bench.machine import cpu_model
+
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("lineward", "numpy", "onnx", "onnxruntime", "opencv-python-headless", "torch")
 
@@ -27,7 +29,7 @@ def write_results(name: str, command: str, figures: dict[str, Any]) -> Path:
 def machine() -> dict[str, Any]:
     """This machine and its versions; the load tells whether it had other work."""
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(cpuinfo.read_text() if (cpuinfo := Path("/proc/cpuinfo")).exists() else "") or "unknown",
         "cores": len(os.sched_getaffinity(0)),
         "architecture": platform.machine(),
         "system": platform.system(),
@@ -35,11 +37,6 @@ def machine() -> dict[str, Any]:
         "load_1_minute": round(os.getloadavg()[0], 2),
         "versions": {package: found for package in _PACKAGES if (found := _version(package))},
     }
-
-
-def _cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def _version(package: str) -> str | None:

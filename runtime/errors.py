@@ -52,6 +52,10 @@ class TrainingError(LinewardError):
     """A recipe, backbone or weights file that cannot be trained with."""
 
 
+class BenchError(LinewardError):
+    """A benchmark that cannot be run, a record of one that cannot be read, or two that must not be compared."""
+
+
 class MissingExtraError(LinewardError):
     """A workstation command on a machine that has only the device's packages."""
 

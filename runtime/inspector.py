@@ -13,6 +13,7 @@ from lineward.runtime.bundle import Bundle
 from lineward.runtime.engines import Engine, OnnxRuntimeEngine
 from lineward.runtime.inspection import Inspection, decide
 from lineward.runtime.preprocessing import Frame, preprocess
+from lineward.runtime.stages import Stage, StageEnded, nobody
 
 
 class Inspector:
@@ -21,6 +22,8 @@ class Inspector:
     Args:
         bundle: what to inspect with.
         engine: the hardware to score on; onnxruntime on the CPU by default.
+        ended: hears each stage of `inspect` end, for measuring; an engine given must be told of it as well, or its
+            embedding is heard as a part of similarity.
 
     Example:
         >>> inspector = Inspector(read_bundle("bottle.lineward"))
@@ -28,9 +31,10 @@ class Inspector:
         <Verdict.PASS: 'pass'>
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine | None = None) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine | None = None, ended: StageEnded = nobody) -> None:
         self.bundle = bundle
-        self._engine = engine or OnnxRuntimeEngine(bundle)
+        self._engine = engine or OnnxRuntimeEngine(bundle, ended=ended)
+        self._ended = ended
         self._maps = MapMaker(bundle.manifest.grid, bundle.manifest.score)
 
     def inspect(self, frame: Frame) -> Inspection:
@@ -45,11 +49,17 @@ class Inspector:
         """
         start = time.perf_counter()
         pixels = preprocess(frame, self.bundle.manifest.preprocessing)
-        anomaly_map = self._maps.anomaly_map(self._engine.score(pixels[np.newaxis])[0])
+        self._ended(Stage.PREPROCESS)
+        patch_scores = self._engine.score(pixels[np.newaxis])[0]
+        self._ended(Stage.SIMILARITY)
+        anomaly_map = self._maps.anomaly_map(patch_scores)
+        self._ended(Stage.MAP)
         score = image_score(anomaly_map)
         threshold = self.bundle.manifest.threshold.value
         verdict, reason = decide(score, threshold)
-        return Inspection(verdict, reason, score, threshold, anomaly_map, time.perf_counter() - start)
+        inspection = Inspection(verdict, reason, score, threshold, anomaly_map, time.perf_counter() - start)
+        self._ended(Stage.VERDICT)
+        return inspection
 
     def patch_scores(self, frames: Iterable[Frame], batch: int = 8) -> Iterator[NDArray[np.float32]]:
         """Patch scores, float32 [rows, columns], of each frame; the batch changes the speed, not the result."""

@@ -37,6 +37,7 @@ COMMANDS = (
     Command("sign", "lineward.export.commands.sign", "sign a bundle, so that stations accept it"),
     Command("inspect", "lineward.runtime.cli.inspect", "pass or reject images"),
     Command("info", "lineward.runtime.cli.info", "say what a bundle is and promises"),
+    Command("bench", "lineward.runtime.cli.bench", "measure latency on this device, or compare two measurements"),
     Command("engine", "lineward.runtime.cli.engine", "build, list and prune TensorRT plans of this device"),
     Command("selfcheck", "lineward.runtime.cli.selfcheck", "say what this device can do, in a report to paste"),
     Command("verify", "lineward.runtime.cli.verify", "check a bundle, and that this device gives its results"),

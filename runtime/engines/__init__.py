@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from lineward.runtime.bundle import Bundle
 from lineward.runtime.engines.onnxruntime import CPU, OnnxRuntimeEngine
 from lineward.runtime.errors import EngineError
+from lineward.runtime.stages import StageEnded, nobody
 
 PROVIDERS = {
     "cpu": CPU,
@@ -32,19 +33,20 @@ class Engine(Protocol):
         """
 
 
-def open_engine(bundle: Bundle, name: str = "cpu", threads: int | None = None) -> Engine:
+def open_engine(bundle: Bundle, name: str = "cpu", threads: int | None = None, ended: StageEnded = nobody) -> Engine:
     """Open an engine by name: that one or an error, never another in its place.
 
     Args:
         bundle: what to run.
         name: one of `ENGINES`.
         threads: threads of the CPU to use; by default one for each core this process may use.
+        ended: hears the embedding end, where the engine can tell it from the similarity.
 
     Raises:
         EngineError: no such engine, or this device cannot run it.
     """
     if name in PROVIDERS:
-        return OnnxRuntimeEngine(bundle, threads, PROVIDERS[name])
+        return OnnxRuntimeEngine(bundle, threads, PROVIDERS[name], ended)
     if name == TENSORRT:
         from lineward.runtime.engines.tensorrt import open_tensorrt
 

@@ -19,6 +19,7 @@ from lineward.runtime.bundle import BANK_TENSOR, EMBEDDING, SIMILARITY, Bundle
 from lineward.runtime.engines.providers import require_provider
 from lineward.runtime.errors import EngineError, first_line
 from lineward.runtime.manifest import Grid
+from lineward.runtime.stages import Stage, StageEnded, nobody
 
 CPU = "CPUExecutionProvider"
 _ERRORS_ONLY = 3
@@ -32,13 +33,16 @@ class OnnxRuntimeEngine:
         bundle: what to run.
         threads: threads to use; by default one for each core this process may use.
         provider: onnxruntime's name of where to run.
+        ended: hears the embedding end, for measuring.
 
     Raises:
         EngineError: onnxruntime refuses a graph, or cannot run it there.
     """
 
-    def __init__(self, bundle: Bundle, threads: int | None = None, provider: str = CPU) -> None:
-        self._grid = bundle.manifest.grid
+    def __init__(
+        self, bundle: Bundle, threads: int | None = None, provider: str = CPU, ended: StageEnded = nobody
+    ) -> None:
+        self._grid, self._ended = bundle.manifest.grid, ended
         self._embedding = EmbeddingSession(bundle.members[EMBEDDING], bundle.manifest.grid, threads, provider)
         # The session refers to this memory: it must live as long as the session does.
         self._bank = ort.OrtValue.ortvalue_from_numpy(bundle.bank)
@@ -53,6 +57,7 @@ class OnnxRuntimeEngine:
             EngineError: the images do not fit the graph, or it gave something other than the scores it owes.
         """
         embeddings = self._embedding.embed_ort(images)
+        self._ended(Stage.EMBEDDING)
         count = len(images)
         rows, columns = self._grid.rows, self._grid.columns
         similarity = _floats(_run(self._similarity, {"embeddings": embeddings}), "similarity").numpy()

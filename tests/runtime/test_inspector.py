@@ -13,6 +13,7 @@ from lineward.runtime.errors import EngineError, ImageError
 from lineward.runtime.inspection import Reason, Verdict
 from lineward.runtime.inspector import Inspector
 from lineward.runtime.preprocessing import preprocess
+from lineward.runtime.stages import Stage
 
 
 class FixedEngine:
@@ -165,6 +166,24 @@ def test_the_threshold_is_the_bundles(tiny, rebundle, golden_frames):
 def test_a_failing_engine_is_heard(tiny, golden_frames):
     with pytest.raises(EngineError, match="no scores for 1 images"):
         Inspector(tiny, BrokenEngine()).inspect(golden_frames[0])
+
+
+@pytest.mark.parametrize("tells", [True, False], ids=["engine tells", "engine does not"])
+def test_stages_are_heard_in_order_and_change_no_result(tells, tiny, inspector, golden_frames):
+    heard = []
+    engine = OnnxRuntimeEngine(tiny, ended=heard.append) if tells else OnnxRuntimeEngine(tiny)
+    watched = Inspector(tiny, engine, heard.append)
+    for frame in golden_frames:
+        heard.clear()
+        assert watched.inspect(frame).score == inspector.inspect(frame).score
+        expected = [stage for stage in Stage if stage is not Stage.DECODE and (tells or stage is not Stage.EMBEDDING)]
+        assert heard == expected
+
+
+def test_an_inspector_tells_the_engine_it_opens_who_hears(tiny, golden_frames):
+    heard = []
+    Inspector(tiny, ended=heard.append).inspect(golden_frames[0])
+    assert Stage.EMBEDDING in heard
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(4, 16), (16, 4)])
