@@ -88,13 +88,16 @@ class TrustedKeys:
         Raises:
             SignatureError: none counts; it says why not, for each.
         """
-        do = f"sign it with a trusted key (`lineward sign`), or put the public key of who signed it into {self.folder}"
+        sign = "sign it with a key that this machine trusts: `lineward sign`"
         if not signatures:
-            raise SignatureError(f"{where}: not signed, and this machine accepts signed bundles only", do=do)
+            raise SignatureError(f"{where}: not signed, and this machine accepts signed bundles only", do=sign)
         judgements = self.judge(signatures, bundle_sha256, product, now)
-        if all(judgement.objection for judgement in judgements):
+        if all(judgement.objection is not None for judgement in judgements):
             reasons = "".join(f"\n   {_named(j)}: {j.objection}" for j in judgements)
-            raise SignatureError(f"{where}: no signature on it counts on this machine{reasons}", do=do)
+            raise SignatureError(
+                f"{where}: no signature on it counts on this machine{reasons}",
+                do=f"{sign}; the trusted keys are in {self.folder}",
+            )
 
     def _objection(
         self, signature: Signature, key: PublicKey | None, bundle_sha256: str, product: str, now: datetime

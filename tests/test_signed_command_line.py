@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import subprocess
@@ -148,6 +149,10 @@ def test_info_says_of_each_signature_whether_it_counts(lineward):
     assert "key trusted without end" in ann
     assert "does not count" in ben
     assert "not trusted on this machine" in ben
+    write(Path("keys/revoked"), signing.read_key_file(Path("ann.key")).public.fingerprint.encode())
+    ann, _ = signatures("--keys", "keys")  # of a bundle that this machine refuses
+    assert "does not count: ann, key " in ann
+    assert "the key is revoked" in ann
 
 
 @pytest.mark.usefixtures("here")
@@ -162,14 +167,38 @@ def test_a_key_that_is_about_to_expire_is_announced(lineward, days, said):
     assert (f"WARNING: this bundle is refused after {in_days(days)}" in err) == said
 
 
-def test_a_newer_key_ends_the_announcement(lineward, here):
-    for name, days in (("old", 5), ("new", 500)):
-        lineward("key", "new", name, "--expires", in_days(days), "-o", here)
+@pytest.mark.parametrize("newer", [["--expires", in_days(500)], []], ids=["later", "never"])
+def test_a_newer_key_ends_the_announcement(lineward, here, newer):
+    for name, words in (("old", ["--expires", in_days(5)]), ("new", newer)):
+        lineward("key", "new", name, *words, "-o", here)
         lineward("sign", "part.lineward", "--key", f"{name}.key")
     (here / "keys").mkdir(mode=0o755)
     for name in ("old", "new"):
         (here / f"{name}.pub").rename(here / "keys" / f"{name}.pub")
-    assert "WARNING" not in lineward("inspect", "part.lineward", "good.png", "--keys", "keys")[2]
+    code, _, err = lineward("inspect", "part.lineward", "good.png", "--keys", "keys")
+    assert code == PASSED
+    assert "WARNING" not in err
+
+
+def test_the_passphrase_of_a_new_key_is_asked_for_twice(lineward, here, monkeypatch):
+    monkeypatch.delenv("LINEWARD_PASSPHRASE")
+    typed = iter(["secret", "secert", "secret", "secret", "secret"])
+    monkeypatch.setattr(getpass, "getpass", lambda _: next(typed))
+    code, _, err = lineward("key", "new", "ann")
+    assert code == FAILED
+    assert "the two passphrases differ" in err
+    assert not list(here.glob("ann.*"))
+    assert lineward("key", "new", "ann")[0] == PASSED
+    assert lineward("sign", "part.lineward", "--key", "ann.key")[0] == PASSED  # and to open one, once
+
+
+@pytest.mark.usefixtures("here")
+def test_a_key_that_cannot_be_opened_asks_for_no_passphrase(lineward, monkeypatch):
+    monkeypatch.delenv("LINEWARD_PASSPHRASE")
+    monkeypatch.setattr(getpass, "getpass", lambda _: pytest.fail("it was asked for"))
+    code, _, err = lineward("sign", "part.lineward", "--key", "ann.key")
+    assert code == FAILED
+    assert "ann.key: cannot be read" in err
 
 
 def bad_mode():
