@@ -11,5 +11,5 @@ DEFAULT_PRESET = "balanced"
 PRESETS = {
     "fast": Recipe(size=256, rows=1024),
     DEFAULT_PRESET: Recipe(),
-    "accurate": Recipe(rows=8192),
+    "accurate": Recipe(rows=16384),
 }
