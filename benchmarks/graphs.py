@@ -21,7 +21,7 @@ from onnx import compose, helper
 
 from benchmarks.results_file import write_results
 from lineward.export.synthetic import write_dataset
-from lineward.export.training import train
+from lineward.export.training import Recipe, train
 from lineward.runtime.bundle import EMBEDDING, SIMILARITY, Bundle, decode_bundle
 from lineward.runtime.cli.console import ConsoleProgress
 from lineward.runtime.engines import OnnxRuntimeEngine
@@ -29,13 +29,14 @@ from lineward.runtime.engines.onnxruntime import session_options
 from lineward.runtime.images import find_images
 
 ROUNDS = 200
+RECIPE = Recipe(size=256, rows=2048, position=0.0)
 
 
 def main() -> None:
     """Time every variant on the same image."""
     with tempfile.TemporaryDirectory() as scratch:
         write_dataset(Path(scratch), train=60, test_good=0, per_defect=0)
-        data = train(find_images([scratch]), "parts", progress=ConsoleProgress())
+        data = train(find_images([scratch]), "parts", recipe=RECIPE, progress=ConsoleProgress())
     bundle = decode_bundle(data, "parts")
     image = np.random.RandomState(0).randint(0, 256, (1, 256, 256, 3)).astype(np.uint8)
     milliseconds = _interleaved(_variants(bundle, image))

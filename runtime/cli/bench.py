@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="PATH",
-        help=f"files, folders or quoted globs, of which at most {MOST_IMAGES} are taken (default: the bundle's golden images)",
+        help=f"files, folders or quoted globs, at most {MOST_IMAGES} of them (default: the bundle's golden images)",
     )
     parser.add_argument("--decoded", action="store_true", help="decode beforehand: a camera delivers pixels, not files")
     parser.add_argument("--rate", type=parse_rate, help="also at this cadence: 5/s, 300/min or 5 (a second)")
