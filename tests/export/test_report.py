@@ -98,7 +98,7 @@ def manifest(**changes):
         score=Score(256, 256, 4.0),
         threshold=Threshold(THRESHOLD, 0.05, "split-conformal", 23, 11),
         origin=Origin(
-            "efficientnet_lite0", "c" * 64, (8, 16), 1.0, 3.0, "two-halves", 180, "d" * 64, 11, {"numpy": "2.1.0"}
+            "efficientnet_lite0", "c" * 64, (8, 16), 1.0, 3.0, 1.0, "two-halves", 180, "d" * 64, 11, {"numpy": "2.1.0"}
         ),
         golden=(),
         golden_tolerance=0.001,

@@ -101,7 +101,7 @@ def test_the_manifest_tells_how_it_came_about(reference: bytes):
     assert (manifest.threshold.false_reject_rate, manifest.threshold.sample_size) == (0.3, HELD_OUT)
     origin = manifest.origin
     assert (origin.backbone, origin.levels, origin.bank_method) == ("efficientnet_lite0", (8, 16), "two-halves")
-    assert (origin.images, origin.shrinkage, origin.tau, origin.position) == (12 - HELD_OUT, 1.0, 3.0, 0.5)
+    assert (origin.images, origin.shrinkage, origin.tau, origin.position) == (12 - HELD_OUT, 1.0, 3.0, 1.0)
     assert origin.seed == 0
 
 

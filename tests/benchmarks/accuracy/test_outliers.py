@@ -152,6 +152,5 @@ def test_a_folder_without_categories_is_an_error_without_traceback(folder, said,
     assert not results.exists()
 
 
-def test_every_system_has_a_loss_and_the_slowest_comes_last():
+def test_every_system_has_a_loss():
     assert all(set(plan.shares) >= set(LOSS) for plan in STUDY.values())
-    assert [*STUDY][-1] == "CutPaste"
