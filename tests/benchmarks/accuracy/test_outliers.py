@@ -72,7 +72,7 @@ def results(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def test_from_a_folder_to_the_study(data: Path, results: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    study = {"PaDiM": Plan(Blinded(), SHARES), "CutPaste": Plan(Blinded(places=False), LOSS, (0,))}
+    study = {"PaDiM": Plan(Blinded(), SHARES, (0, 1)), "CutPaste": Plan(Blinded(places=False), LOSS, (0,))}
     monkeypatch.setattr(outliers, "STUDY", study)
     assert outliers.main([str(data)]) == 0
     padim, cutpaste = (plan.system.scored for plan in study.values())
@@ -135,7 +135,9 @@ def test_an_interrupted_study_goes_on_where_it_stopped(data: Path, results: Path
 
 @pytest.mark.usefixtures("results")
 def test_every_run_has_a_file_of_its_own_for_the_code_as_it_is(data: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(outliers, "STUDY", {"one": Plan(Blinded(), SHARES), "two": Plan(Blinded(False), SHARES)})
+    monkeypatch.setattr(
+        outliers, "STUDY", {"one": Plan(Blinded(), SHARES, (0, 1)), "two": Plan(Blinded(False), SHARES, (0, 1))}
+    )
     data_sets = outliers.find_data_sets(data)
     paths = {job.path for job in outliers._jobs(data_sets)}
     assert len(paths) == 2 * 2 * 3 * 2
