@@ -56,8 +56,20 @@ class BenchError(LinewardError):
     """A benchmark that cannot be run, a record of one that cannot be read, or two that must not be compared."""
 
 
+class StationError(LinewardError):
+    """A station file, or what it names, that a station cannot run with."""
+
+
+class CameraError(LinewardError):
+    """A camera that is not there, went away, or does not offer what the station file asks of it."""
+
+
+class JournalError(LinewardError):
+    """A journal that cannot be opened, read or written."""
+
+
 class MissingExtraError(LinewardError):
-    """A workstation command on a machine that has only the device's packages."""
+    """A command on a machine that lacks the packages it needs."""
 
 
 def first_line(error: Exception) -> str:

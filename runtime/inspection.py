@@ -20,12 +20,38 @@ class Verdict(str, enum.Enum):
 
 
 class Reason(str, enum.Enum):
-    """Why a verdict was given."""
+    """Why a verdict was given. All but the first two mean that the part could not be judged, and is rejected."""
 
     WITHIN_THRESHOLD = "within_threshold"
     ABOVE_THRESHOLD = "above_threshold"
     SCORE_INVALID = "score_invalid"
     IMAGE_UNREADABLE = "image_unreadable"
+    FRAME_MISSING = "frame_missing"
+    FRAME_INCOMPLETE = "frame_incomplete"
+    FRAME_UNEXPECTED = "frame_unexpected"
+    CAMERA_LOST = "camera_lost"
+    TOO_MANY_PARTS = "too_many_parts"
+    DEADLINE_MISSED = "deadline_missed"
+    ENGINE_FAILED = "engine_failed"
+    NOT_ACKNOWLEDGED = "not_acknowledged"
+    JOB_CHANGING = "job_changing"
+    JOURNAL_BEHIND = "journal_behind"
+    STATION_KILLED = "station_killed"
+
+
+class Outcome(str, enum.Enum):
+    """Where a triggered part is counted: each in exactly one."""
+
+    PASSED = "passed"
+    REJECTED = "rejected"
+    REJECTED_WITHOUT_VERDICT = "rejected_without_verdict"
+
+
+def outcome_of(reason: Reason) -> Outcome:
+    """The count that a reason belongs to."""
+    if reason is Reason.WITHIN_THRESHOLD:
+        return Outcome.PASSED
+    return Outcome.REJECTED if reason is Reason.ABOVE_THRESHOLD else Outcome.REJECTED_WITHOUT_VERDICT
 
 
 @dataclass(frozen=True)

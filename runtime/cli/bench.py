@@ -5,8 +5,6 @@ measured until then is reported)."""
 from __future__ import annotations
 
 import argparse
-import math
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,11 +20,10 @@ from lineward.runtime.cli.console import print_table
 from lineward.runtime.engines import ENGINES
 from lineward.runtime.errors import BenchError
 from lineward.runtime.images import write_png
+from lineward.runtime.quantities import parse_duration, parse_rate
 
 INTERRUPTED = 130
 _PLAN = Plan()
-_PER = {"": 1.0, "/s": 1.0, "/min": 60.0, "/h": 3600.0}
-_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,8 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"files, folders or quoted globs, at most {MOST_IMAGES} of them (default: the bundle's golden images)",
     )
     parser.add_argument("--decoded", action="store_true", help="decode beforehand: a camera delivers pixels, not files")
-    parser.add_argument("--rate", type=parse_rate, help="also at this cadence: 5/s, 300/min or 5 (a second)")
-    parser.add_argument("--deadline", type=parse_duration, metavar="TIME", help="from trigger to verdict, such as 12ms")
+    parser.add_argument("--rate", type=_argument(parse_rate), help="also at this cadence: 5/s, 300/min or 5 (a second)")
+    parser.add_argument(
+        "--deadline", type=_argument(parse_duration), metavar="TIME", help="from trigger to verdict, such as 12ms"
+    )
     parser.add_argument("--count", type=_whole(1), default=_PLAN.count, help="triggers of a run (default: %(default)s)")
     parser.add_argument(
         "--warmup", type=_whole(0), default=_PLAN.warmup, help="triggers before, not measured (default: %(default)s)"
@@ -64,22 +63,14 @@ def run(arguments: argparse.Namespace) -> int:
     return _compare(arguments) if arguments.compare else _measure(arguments)
 
 
-def parse_rate(text: str) -> float:
-    """Triggers a second of "5/s", "300/min", "1200/h" or "5"."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(|/s|/min|/h)", text.strip())
-    rate = float(found[1]) / _PER[found[2]] if found else 0.0
-    if not 0 < rate < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no rate: say 5/s, 300/min or 5 (a second)")
-    return rate
+def _argument(parse: Callable[[str], float]) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
 
-
-def parse_duration(text: str) -> float:
-    """Seconds of "12ms", "0.5s" or "800us"; a bare number would leave the unit to guess."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(us|ms|s)", text.strip())
-    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: say 12ms, 0.5s or 800us")
-    return seconds
+    return read
 
 
 def _measure(arguments: argparse.Namespace) -> int:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import sys
 
 import msgspec
@@ -9,7 +8,6 @@ import pytest
 from lineward.runtime.bench import measure
 from lineward.runtime.bench.record import TRIGGER, latencies, read_record, write_record
 from lineward.runtime.cli import main
-from lineward.runtime.cli.bench import parse_duration, parse_rate
 from lineward.runtime.images import read_image
 
 PASSED, MISSED, FAILED, INTERRUPTED = 0, 1, 2, 130
@@ -153,27 +151,3 @@ def test_words_that_make_no_sense(tiny_path, words, capsys):
         main(["bench", str(tiny_path), *words])
     assert stop.value.code == FAILED
     assert capsys.readouterr().err.startswith("usage: lineward bench")
-
-
-@pytest.mark.parametrize(
-    ("text", "rate"), [("5/s", 5), ("300/min", 5), ("5", 5), ("1800/h", 0.5), ("0.5/s", 0.5), (" 2 /s", 2)]
-)
-def test_rates(text, rate):
-    assert parse_rate(text) == rate
-
-
-@pytest.mark.parametrize("text", ["", "0", "-1", "5/ms", "/s", "nan", "inf", "1e400", "9" * 400])
-def test_no_rates(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="is no rate"):
-        parse_rate(text)
-
-
-@pytest.mark.parametrize(("text", "seconds"), [("12ms", 0.012), ("0.5s", 0.5), ("800us", 0.0008), ("12 ms", 0.012)])
-def test_durations(text, seconds):
-    assert parse_duration(text) == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize("text", ["", "12", "ms", "0ms", "-1ms", "12 min", "nan s"])
-def test_no_durations(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="is no time"):
-        parse_duration(text)

@@ -1,0 +1,1 @@
+"""The PLC's side: the handshake, and the wires it is spoken over."""
