@@ -95,6 +95,10 @@ class Ledger:
         now = self._clock()
         return [p.trigger for p in self._open.values() if now > p.trigger.monotonic_ns + self._deadline_ns]
 
+    def pending(self) -> list[Trigger]:
+        """The parts that have no verdict."""
+        return [part.trigger for part in self._open.values()]
+
     def next_deadline(self) -> int | None:
         """When the first of the open parts is overdue, monotonic nanoseconds."""
         first = min((p.trigger.monotonic_ns for p in self._open.values()), default=None)
