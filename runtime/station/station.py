@@ -26,6 +26,7 @@ from lineward.runtime.station.frame_ring import FrameRing
 from lineward.runtime.station.jobs import Job
 from lineward.runtime.station.ledger import Counts, Ledger
 from lineward.runtime.station.plc.handshake import Fault, Handshake, LineState, Offline, Terms
+from lineward.runtime.station.real_time import Role
 from lineward.runtime.station.records import (
     Capture,
     Event,
@@ -71,6 +72,7 @@ class Station:
         first_id: of the first trigger.
         journal_behind: whether the journal cannot keep up.
         guard: called at the start of each thread that a part waits for, to raise its priority.
+        settled: called when a job was loaded, off the path to the verdict.
     """
 
     def __init__(
@@ -81,7 +83,8 @@ class Station:
         flight: TriggerRecord,
         first_id: int = 1,
         journal_behind: Callable[[], bool] = lambda: False,
-        guard: Callable[[], None] = lambda: None,
+        guard: Callable[[Role], object] = lambda _role: None,
+        settled: Callable[[], object] = lambda: None,
     ) -> None:
         self._configuration = configuration
         self._load = load
@@ -89,6 +92,7 @@ class Station:
         self._next_id = first_id
         self._journal_behind = journal_behind
         self._guard = guard
+        self._settled = settled
         self._deadline_ns = int(configuration.deadline * _SECOND_NS)
         self._fires = not isinstance(configuration.trigger, CameraTrigger)
 
@@ -137,12 +141,10 @@ class Station:
         """
         self._job = self._load(self._configuration.first_job)
         self.event("job_loaded", self._describe(self._job))
-        for name, run in (
-            ("decisions", self._decisions.run),
-            ("acquisition", self._acquisition.run),
-            ("time", self._keep_time),
-        ):
-            self._spawn(name, run, guarded=True)
+        self._settled()
+        self._spawn("decisions", self._decisions.run, Role.DECISION)
+        self._spawn("acquisition", self._acquisition.run, Role.ACQUISITION)
+        self._spawn("time", self._keep_time, Role.TIMING)
 
     def stop(self) -> None:
         """Take no more triggers, finish the parts in flight, and end. May be called twice."""
@@ -425,7 +427,7 @@ class Station:
             return
         hung, self._decisions = self._decisions, self._new_decisions()
         self._decisions.take_over(hung)
-        self._spawn("decisions", self._decisions.run, guarded=True)
+        self._spawn("decisions", self._decisions.run, Role.DECISION)
         self._begin_load(self._job.number, Offline.ENGINE_HUNG)
 
     def _watch_load(self) -> None:
@@ -450,7 +452,7 @@ class Station:
         self._load_kind = kind
         self._load_began_ns = time.monotonic_ns()
         token = self._loading
-        self._spawn("loading", lambda: self._load_job(number, kind, token), guarded=False)
+        self._spawn("loading", lambda: self._load_job(number, kind, token))
 
     def _load_job(self, number: int, kind: Offline, token: int) -> None:
         while not self._ended.is_set():
@@ -461,6 +463,7 @@ class Station:
                 if kind is Offline.JOB_CHANGING or self._ended.wait(_RELOAD_AFTER):
                     return
             else:
+                self._settled()
                 self._loaded(job, kind, token)
                 return
 
@@ -498,12 +501,14 @@ class Station:
     def _new_decisions(self) -> Decisions:
         return Decisions(self, self._configuration.engine.keep_warm, lambda: self._job)
 
-    def _spawn(self, name: str, run: Callable[[], None], guarded: bool) -> None:
+    def _spawn(self, name: str, run: Callable[[], None], role: Role | None = None) -> None:
         def body() -> None:
-            if guarded:
-                self._guard()
+            if role is not None:
+                self._guard(role)
             try:
                 run()
+            except LinewardError as error:
+                self._fail(error)
             except Exception as error:  # a thread that dies silently would leave parts without a verdict
                 trace = traceback.format_exc(limit=-3).replace("\n", " | ")
                 self._fail(

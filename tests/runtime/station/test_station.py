@@ -210,7 +210,7 @@ def test_an_engine_that_hangs_again_and_again_ends_the_station(tiny, tmp_path):
             at.camera.feed(GOOD)
             until(lambda hung=hung: at.heard.event_names.count("engine_hung") == hung, f"hang {hung}")
             if hung < 3:
-                at.online()
+                until(lambda hung=hung: at.heard.event_names.count("engine_renewed") == hung, "a new engine")
         until(lambda: at.station.failure is not None, "the end")
         assert at.station.wait(1)
         assert not at.station.is_alive
