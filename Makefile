@@ -11,6 +11,8 @@ INSTALL := install --quiet --disable-pip-version-check --constraint constraints.
 INSTALL_TIMM := install --quiet --disable-pip-version-check torch==2.14.1 torchvision==0.29.1 timm==1.0.31 anomalib==2.7.0
 # mypy follows only strict editable installs, which list the files: a new or removed one means to install again.
 EDITABLE := --config-settings editable_mode=strict --editable
+# Cameras through Aravis need the system's GObject introspection to be built against.
+GENICAM := $(shell pkg-config --exists gobject-introspection-1.0 cairo 2>/dev/null && echo ,genicam)
 FOLDERS := $(shell find runtime calibration export -type d -not -name __pycache__)
 
 .PHONY: demo test check test-pythons test-timm test-arm64 test-gpu-emulated test-tensorrt kernel benchmarks tables outliers clean
@@ -81,7 +83,7 @@ $(VENV)/.workstation: pyproject.toml constraints.txt $(FOLDERS)
 
 $(VENV)/.development: pyproject.toml constraints.txt $(FOLDERS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip $(INSTALL) $(EDITABLE) '.[export,benchmarks,dev]'
+	$(BIN)/pip $(INSTALL) $(EDITABLE) '.[export,benchmarks,station,opcua,parquet$(GENICAM),dev]'
 	touch $@ $(VENV)/.workstation
 
 # Never up to date; make looks for no pattern rule where a target is .PHONY.
@@ -90,7 +92,7 @@ $(VENV)-%/.device: always
 	@set -e; for python in python$* "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$*.*/bin/python; do \
 	  if "$$python" --version >/dev/null 2>&1; then \
 	    test -x $(@D)/bin/python || "$$python" -m venv $(@D); \
-	    $(@D)/bin/pip $(INSTALL) . pytest hypothesis; \
+	    $(@D)/bin/pip $(INSTALL) '.[station]' pytest hypothesis; \
 	    $(@D)/bin/python -m pytest tests/runtime -m "not slow"; \
 	    exit; \
 	  fi; \
