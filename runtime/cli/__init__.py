@@ -38,6 +38,13 @@ COMMANDS = (
     Command("inspect", "lineward.runtime.cli.inspect", "pass or reject images"),
     Command("info", "lineward.runtime.cli.info", "say what a bundle is and promises"),
     Command("bench", "lineward.runtime.cli.bench", "measure latency on this device, or compare two measurements"),
+    Command("run", "lineward.runtime.cli.run", "run a station: camera, PLC, verdicts", "station"),
+    Command(
+        "simulate", "lineward.runtime.cli.simulate", "run a station at the desk: simulated line and PLC", "station"
+    ),
+    Command("status", "lineward.runtime.cli.status", "say how a running station is"),
+    Command("journal", "lineward.runtime.cli.journal", "query, export and re-score what a station inspected"),
+    Command("cameras", "lineward.runtime.cli.cameras", "list and preview cameras"),
     Command("engine", "lineward.runtime.cli.engine", "build, list and prune TensorRT plans of this device"),
     Command("selfcheck", "lineward.runtime.cli.selfcheck", "say what this device can do, in a report to paste"),
     Command("verify", "lineward.runtime.cli.verify", "check a bundle, and that this device gives its results"),

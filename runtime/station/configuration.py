@@ -271,7 +271,6 @@ class Mqtt(Table, frozen=True, kw_only=True):
         username: None: anonymous.
         password_file: file that holds the password.
         ca_file: certificates to trust; None: no TLS.
-        keep: results that wait on the disk while the broker is away; the oldest go first.
         health_every: how often health is published.
     """
 
@@ -281,7 +280,6 @@ class Mqtt(Table, frozen=True, kw_only=True):
     username: str | None = None
     password_file: Path | None = None
     ca_file: Path | None = None
-    keep: Whole = 1_000_000
     health_every: Seconds = Seconds(10.0)
 
 
@@ -309,6 +307,14 @@ class Configuration(Table, frozen=True, kw_only=True):
         keys: trusted public keys; None: as for every command.
         jobs: bundle of each job number.
         job: active at the start, until the PLC names another.
+        camera: see the tables [camera].
+        trigger: see the tables [trigger].
+        engine: see [engine].
+        plc: see the tables [plc]; None: no PLC.
+        outputs: see [[outputs]].
+        images: see [images].
+        mqtt: see [mqtt]; None: no broker.
+        health: see [health].
         change_within: from the PLC's naming a job to its bundle's being active; later, the change is refused.
     """
 

@@ -60,6 +60,9 @@ class TriggerRecord(Protocol):
     def finish(self, record: PartRecord) -> None:
         """Nothing of it can change any more."""
 
+    def inspects_with(self, bundle: str, job: int, threshold: float) -> None:
+        """What parts are inspected with from now on."""
+
 
 class Station:
     """One camera, one PLC, one active bundle.
@@ -123,6 +126,7 @@ class Station:
         self._time_looked_ns = time.monotonic_ns()
         self._threads: list[threading.Thread] = []
         self.failure: LinewardError | None = None
+        self.frames_lost_count = 0
 
     def observe(self, records: RecordObserver | None = None, frames: FrameObserver | None = None) -> None:
         """Let someone hear of parts, before the start."""
@@ -139,8 +143,10 @@ class Station:
         Raises:
             LinewardError: the first job cannot be loaded; see `load_job`.
         """
-        self._job = self._load(self._configuration.first_job)
-        self.event("job_loaded", self._describe(self._job))
+        job = self._load(self._configuration.first_job)
+        with self._lock:
+            self._activate(job)
+            self.event("job_loaded", _describe(job))
         self._settled()
         self._spawn("decisions", self._decisions.run, Role.DECISION)
         self._spawn("acquisition", self._acquisition.run, Role.ACQUISITION)
@@ -300,6 +306,7 @@ class Station:
     def frames_lost(self, count: int, monotonic_ns: int) -> None:
         """See `acquisition.Intake`."""
         with self._lock:
+            self.frames_lost_count += count
             for _ in range(count):
                 self.settle(self._unseen(self._begin(Source.CAMERA, 0, monotonic_ns), Reason.FRAME_MISSING))
             self.event("frames_lost", f"{count} by {self._camera}")
@@ -423,7 +430,7 @@ class Station:
         self.handshake.report(Fault.ENGINE)
         self.event("engine_hung", f"an inspection has not returned for {patience / 1e9:.1f} s; number {self._hung}")
         if self._hung >= _HUNG_THREADS:
-            self._fail(StationError("the engine hangs again and again", do="check the device, its driver and power"))
+            self.fail(StationError("the engine hangs again and again", do="check the device, its driver and power"))
             return
         hung, self._decisions = self._decisions, self._new_decisions()
         self._decisions.take_over(hung)
@@ -472,13 +479,13 @@ class Station:
             if token != self._loading:
                 return  # refused meanwhile
             self._load_kind = None
-            self._job = job
+            self._activate(job)
             took = (time.monotonic_ns() - self._load_began_ns) / 1e9
             if kind is Offline.JOB_CHANGING:
-                self.event("job_changed", f"{self._describe(job)}, in {took:.2f} s")
+                self.event("job_changed", f"{_describe(job)}, in {took:.2f} s")
                 self.handshake.job_changed(None)
             else:
-                self.event("engine_renewed", f"{self._describe(job)}, in {took:.2f} s")
+                self.event("engine_renewed", f"{_describe(job)}, in {took:.2f} s")
 
     def _load_failed(self, number: int, kind: Offline, token: int, error: Exception) -> None:
         why = f"{error.what}; {error.do}" if isinstance(error, LinewardError) else f"{type(error).__name__}: {error}"
@@ -492,9 +499,9 @@ class Station:
             else:
                 self.event("engine_not_renewed", f"{why}; it is tried again")
 
-    def _describe(self, job: Job) -> str:
-        manifest = job.bundle.manifest
-        return f"job {job.number}: {manifest.product} {manifest.version}, bundle {job.bundle.sha256[:12]}"
+    def _activate(self, job: Job) -> None:
+        self._job = job
+        self._flight.inspects_with(job.bundle.sha256, job.number, job.threshold)
 
     # Threads.
 
@@ -508,10 +515,10 @@ class Station:
             try:
                 run()
             except LinewardError as error:
-                self._fail(error)
+                self.fail(error)
             except Exception as error:  # a thread that dies silently would leave parts without a verdict
                 trace = traceback.format_exc(limit=-3).replace("\n", " | ")
-                self._fail(
+                self.fail(
                     StationError(f"the {name} thread failed: {type(error).__name__}: {error}", do="report this"), trace
                 )
 
@@ -519,8 +526,8 @@ class Station:
         self._threads = [t for t in self._threads if t.is_alive()] + [thread]
         thread.start()
 
-    def _fail(self, error: LinewardError, detail: str = "") -> None:
-        """End the station: parts in flight are rejected, and whoever started it starts it anew."""
+    def fail(self, error: LinewardError, detail: str = "") -> None:
+        """End the station for an error: parts in flight are rejected, and whoever started it starts it anew."""
         with self._lock:
             self.failure = self.failure or error
             self._stopping = True
@@ -543,6 +550,11 @@ def _terms(configuration: Configuration, deadline_ns: int) -> Terms:
         plc.waiting_results,
         None if heartbeat is None else int(heartbeat * _SECOND_NS),
     )
+
+
+def _describe(job: Job) -> str:
+    manifest = job.bundle.manifest
+    return f"job {job.number}: {manifest.product} {manifest.version}, bundle {job.bundle.sha256[:12]}"
 
 
 def _describe_frame(pixels: Frame) -> str:

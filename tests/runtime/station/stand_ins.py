@@ -128,6 +128,8 @@ class NoFlight:
 
     def finish(self, record: PartRecord) -> None: ...
 
+    def inspects_with(self, bundle: str, job: int, threshold: float) -> None: ...
+
 
 @dataclass
 class Desk:
