@@ -160,12 +160,15 @@ class Station:
         if already:
             return
         self._acquisition.stop()
+        for thread in [t for t in self._threads if t.name == "lineward-acquisition"]:
+            thread.join(timeout=1.0)  # then no part comes any more
         terms = _terms(self._configuration, self._deadline_ns)
         patience = (2 * self._deadline_ns + terms.acknowledge_within_ns) / 1e9
         until = time.monotonic() + patience
         while self.counts().in_flight and time.monotonic() < until and self.failure is None:
             time.sleep(0.005)
         self.handshake.withdraw()
+        self._reject_pending()
         self._ended.set()
         self._decisions.stop()
         with self._time:
@@ -296,6 +299,8 @@ class Station:
     def exposed(self, capture: Capture) -> None:
         """See `acquisition.Intake`."""
         with self._lock:
+            if self._ended.is_set():
+                return
             trigger = self._begin(Source.CAMERA, 0, capture.monotonic_ns)
             reason, job = _REJECTED_WHILE.get(self._offline()), self._job
         if reason is not None:
@@ -349,6 +354,11 @@ class Station:
                 self._begin_load(self._job.number, Offline.ENGINE_HUNG)
 
     # Parts.
+
+    def _reject_pending(self) -> None:
+        with self._lock:
+            for trigger in self._ledger.pending():
+                self.settle(self._unseen(trigger, Reason.STATION_KILLED))
 
     def _begin(self, source: Source, part: int, monotonic_ns: int | None) -> Trigger:
         now = time.monotonic_ns()
@@ -531,8 +541,7 @@ class Station:
         with self._lock:
             self.failure = self.failure or error
             self._stopping = True
-            for trigger in self._ledger.pending():
-                self.settle(self._unseen(trigger, Reason.ENGINE_FAILED))
+            self._reject_pending()
             with suppress(Exception):
                 self.event("station_failed", f"{error.what} {detail}".strip())
         self._ended.set()
