@@ -40,12 +40,14 @@ class Running:
     Attributes:
         station: the heart of it.
         journal: its journal.
+        first_id: of its first trigger.
         real_time: what the system granted.
         status: how it is, at this moment.
     """
 
     station: Station
     journal: Journal
+    first_id: int
     real_time: RealTime
     status: Callable[[], StationStatus]
 
@@ -115,7 +117,7 @@ def run_station(
         stack.callback(watchdog.stop)
         stack.callback(notifier.stopping)
         notifier.ready()
-        yield Running(station, journal, real_time, status)
+        yield Running(station, journal, flight.first_id, real_time, status)
 
 
 def _wire(configuration: Configuration, station: Station) -> Wire | None:

@@ -166,7 +166,7 @@ class Station:
         patience = (2 * self._deadline_ns + terms.acknowledge_within_ns) / 1e9
         until = time.monotonic() + patience
         while self.counts().in_flight and time.monotonic() < until and self.failure is None:
-            time.sleep(0.005)
+            self._ended.wait(0.005)
         self.handshake.withdraw()
         self._reject_pending()
         self._ended.set()
