@@ -1,5 +1,5 @@
-"""Run a station at the desk: parts with planted defects go by, the real loop inspects them, a PLC of ours in a process of
-its own takes the verdicts over Modbus TCP; at the end the books of camera, PLC and journal are compared, part by part.
+"""Run a station at the desk: parts with planted defects go by, the real loop inspects them, a PLC of ours in a process
+of its own takes the verdicts over Modbus TCP; at the end the books of camera, PLC and journal are compared.
 Exit codes: 0 they agree, 1 they do not, 2 error."""
 
 from __future__ import annotations

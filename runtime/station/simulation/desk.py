@@ -126,11 +126,14 @@ def simulate(
     fired = not isinstance(configuration.trigger, CameraTrigger)
     camera = LineCamera(parts, plan.parts, None if fired else plan.rate, plan.jitter, plan.seed)
     report = configuration.folder / "plc.json"
+    if fired:
+        camera.move()  # whenever it is fired
     with run_station(configuration, log, lambda: camera) as running:
         first_id = running.first_id
         with _plc_program(configuration, plan, fired, report) as plc:
             _wait_for_plc(running, plc)
-            camera.move()
+            if not fired:
+                camera.move()
             _wait_for_parts(running, plc, camera, fired, advance)
     journal = JournalReader(configuration.folder / FILE_NAME)
     try:
