@@ -1,6 +1,6 @@
 """One choice of the recipe at a time, changed from the default: what it gives, and how flat it is around its optimum.
 
-    python -m benchmarks.accuracy.grid DATA
+    python -m benchmarks.accuracy.grid DATA [--lite1 WEIGHTS] [--lite2 WEIGHTS] [--mobilenet WEIGHTS]
 
 Runs on cached backbone features with all training images in the bank, so its figures are a little above the product's,
 which holds images out for its threshold. Finished points are kept in the cache; writes grid.json and grid.md under
@@ -217,7 +217,8 @@ def _write(grid: dict[str, list[Point]], results: dict[Key, dict[str, float]]) -
         {**_changes(point), "category": category, "seed": seed, **figures}
         for (point, category, seed), figures in results.items()
     ]
-    write_results("grid", "python -m benchmarks.accuracy.grid DATA", {"seeds": SEEDS, "points": record})
+    command = "python -m benchmarks.accuracy.grid DATA [--lite1 WEIGHTS] [--lite2 WEIGHTS] [--mobilenet WEIGHTS]"
+    write_results("grid", command, {"seeds": SEEDS, "points": record})
     categories = list(dict.fromkeys(category for _, category, _ in results))
     parts = ["# The grid: one choice at a time, changed from the default\n", _HEAD]
     for axis, points in grid.items():
