@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.accuracy.paper import LOCO, MVTEC_AD, PaperTable
@@ -65,11 +65,16 @@ def _open_categories(root: Path) -> dict[str, Dataset]:
                 raise DataError(f"{folder.name} is both {twin} and {folder}", do="name the folder that holds one alone")
     if not folders:
         raise DataError(f"{root}: holds no category", do=lay_out)
-    return {name: _open(folder) for name, folder in folders.items()}
+    return {name: open_category(folder) for name, folder in folders.items()}
 
 
-def _open(folder: Path) -> Dataset:
+def open_category(folder: Path) -> Dataset:
+    """A category, by the name of its folder, even where that is a link to a folder of another name.
+
+    Raises:
+        DataError: it lacks good images to learn from, or good or defective test images.
+    """
     dataset = open_dataset(folder)
     if len({sample.defective for sample in dataset.test}) < 2:
         raise DataError(f"{folder / 'test'}: needs good and defective images", do="complete the category or remove it")
-    return dataset
+    return replace(dataset, name=folder.name)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.accuracy.mobilenet import MOBILENET, load_mobilenet
 from lineward.export.backbones import DEFAULT, Backbone, load_backbone
 from lineward.export.datasets import Dataset, Sample
 from lineward.export.embedding import FeatureGraph
@@ -31,7 +32,7 @@ class Setting:
     """What all systems of a comparison share.
 
     Attributes:
-        backbone: see `load_backbone`.
+        backbone: see `load_backbone`; or "mobilenet_v2", which needs weights.
         size: side of the square input in pixels.
         levels: strides of the feature levels.
         weights: file of the backbone's weights; by default its published ones.
@@ -124,7 +125,10 @@ def load_material(dataset: Dataset, setting: Setting, progress: Progress) -> Mat
         ImageError: an image cannot be read.
         TrainingError: the setting makes no sense.
     """
-    backbone = load_backbone(setting.backbone, setting.weights)
+    if setting.backbone == MOBILENET and setting.weights:
+        backbone = load_mobilenet(setting.weights)
+    else:
+        backbone = load_backbone(setting.backbone, setting.weights)
     train = tuple(Sample(path, "good") for path in dataset.train)
     return Material(
         dataset.name,

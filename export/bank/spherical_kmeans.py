@@ -29,7 +29,12 @@ def two_level_kmeans(points: Rows, count: int, rng: np.random.Generator) -> Rows
 
     Returns:
         float32 [count, dimensions], unit rows.
+
+    Raises:
+        ValueError: `count` is not from 1 to n.
     """
+    if not 1 <= count <= len(points):
+        raise ValueError(f"{count} centroids cannot be found among {len(points)} points")
     points = _sample(points, count * _POINTS_PER_CENTROID, rng)
     coarse = math.isqrt(count)
     if coarse < 2:

@@ -57,6 +57,15 @@ def test_what_cannot_be_tabulated_is_said(folders, kinds, message, tmp_path: Pat
         find_data_sets(tmp_path)
 
 
+def test_a_category_has_the_name_of_its_link(tmp_path: Path):
+    make_category(tmp_path / "elsewhere" / "bottle_384")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "bottle").symlink_to(tmp_path / "elsewhere" / "bottle_384")
+    (data_set,) = find_data_sets(tmp_path / "data")
+    assert data_set.name == "MVTec AD"
+    assert [(name, dataset.name) for name, dataset in data_set.found.items()] == [("bottle", "bottle")]
+
+
 def test_an_unknown_folder_is_named(tmp_path: Path):
     with pytest.raises(DataError, match="nowhere: no such folder"):
         find_data_sets(tmp_path / "nowhere")

@@ -79,6 +79,12 @@ def test_centroids_explain_points_better_than_a_sample_does():
     assert (points @ centroids.T).max(1).mean() > (points @ sample.T).max(1).mean() + 0.01
 
 
+@pytest.mark.parametrize(("points", "count"), [(5, 6), (5, 100), (0, 1), (5, 0)])
+def test_no_more_centroids_than_points(points: int, count: int):
+    with pytest.raises(ValueError, match=f"{count} centroids cannot be found among {points} points"):
+        two_level_kmeans(cloud(points), count, np.random.default_rng(0))
+
+
 @settings(max_examples=200, deadline=None)
 @given(sizes=st.lists(st.integers(0, 5000), min_size=1, max_size=40).filter(any), share=st.floats(0, 1))
 def test_shares_are_whole_proportional_and_no_larger_than_the_sizes(sizes: list[int], share: float):
