@@ -148,8 +148,8 @@ def _resources(pid: int) -> dict[str, float]:
 def _table(figures: dict[str, Any]) -> str:
     lines = [
         "# A station at the desk",
-        f"\n{figures['frame']} frames, deadline {figures['deadline_ms']:.0f} ms, 10 % jitter, 10 % planted defects; line, "
-        "station and PLC (Modbus TCP, a process of its own) on one machine: `station.json` says which.\n",
+        f"\n{figures['frame']} frames, deadline {figures['deadline_ms']:.0f} ms, 10 % jitter, 10 % planted defects; "
+        "line, station and PLC (Modbus TCP, a process of its own) on one machine: `station.json` says which.\n",
         "| preset | parts | parts/s | mismatches | without verdict | trigger to verdict told, p50 / p99 / max | "
         "the same without the inspection, p50 / p99 / max |",
         "|---|---|---|---|---|---|---|",
