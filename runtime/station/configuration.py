@@ -128,7 +128,7 @@ class GpioTrigger(Table, frozen=True, kw_only=True, tag_field="source", tag="gpi
         chip: character device, such as "/dev/gpiochip0".
         line: number of the line on the chip.
         edge: which edge.
-        debounce: edges this close to the last one are not counted; None: the kernel's driver does nothing.
+        debounce: an edge counts once the line has stayed for that long; None: at once.
     """
 
     chip: str
