@@ -193,6 +193,8 @@ class Handshake:
         self._shown: PartRecord | None = None
         self._pending = False  # the shown result awaits its acknowledgement
         self._waiting: deque[PartRecord] = deque()
+        self._job_asked = False  # a change of job awaits its answer
+        self._withdrawn = False
         self._heard_ns = clock()
         self._silent = False
 
@@ -240,6 +242,8 @@ class Handshake:
         with self._lock:
             if not self._terms.acknowledge or (not self._waiting and self._wire_is_free()):
                 self._show(record)
+            elif self._withdrawn:
+                self._line.final(_never_told(record))
             elif len(self._waiting) < self._terms.waiting_results:
                 self._waiting.append(record)
             else:
@@ -252,7 +256,9 @@ class Handshake:
         with self._lock:
             if fault is not None:
                 self._fault = fault
-            self._bits |= StatusBit.JOB_CHANGE_ACK if fault is None else StatusBit.JOB_CHANGE_FAILED
+            if self._job_asked:  # the PLC may have given up meanwhile, and must not find this answer at its next change
+                self._job_asked = False
+                self._bits |= StatusBit.JOB_CHANGE_ACK if fault is None else StatusBit.JOB_CHANGE_FAILED
 
     def report(self, fault: Fault) -> None:
         """Show an error until the PLC clears it."""
@@ -277,8 +283,9 @@ class Handshake:
             return self._next_tick()
 
     def withdraw(self) -> None:
-        """The station stops: what was not acknowledged never will be."""
+        """The station stops: what was not acknowledged never will be, and nothing more is told."""
         with self._lock:
+            self._withdrawn = True
             if self._pending:
                 self._finish(acknowledged=False)
             while self._waiting:
@@ -300,9 +307,12 @@ class Handshake:
 
     def _change_job(self, rising: ControlBit, falling: ControlBit) -> None:
         if falling & ControlBit.JOB_CHANGE:
+            self._job_asked = False
             self._bits &= ~(StatusBit.JOB_CHANGE_ACK | StatusBit.JOB_CHANGE_FAILED)
-        if rising & ControlBit.JOB_CHANGE and not self._line.change_job(self._control.job):
-            self.job_changed(Fault.JOB_UNKNOWN)
+        if rising & ControlBit.JOB_CHANGE:
+            self._job_asked = True
+            if not self._line.change_job(self._control.job):
+                self.job_changed(Fault.JOB_UNKNOWN)
 
     def _hear(self) -> None:
         self._heard_ns = self._clock()
@@ -312,7 +322,7 @@ class Handshake:
 
     def _wire_is_free(self) -> bool:
         """A result may be shown when the last one is acknowledged and the PLC has taken its acknowledgement back."""
-        return not self._pending and not self._control.bits & ControlBit.RESULTS_ACK
+        return not (self._withdrawn or self._pending or self._control.bits & ControlBit.RESULTS_ACK)
 
     def _show_next(self) -> None:
         if self._waiting and self._wire_is_free():
