@@ -161,7 +161,7 @@ class Plc(Table, frozen=True, kw_only=True):
 
 
 class ModbusServer(Plc, frozen=True, kw_only=True, tag_field="kind", tag="modbus-server"):
-    """The PLC is a Modbus TCP client and reads and writes this station's registers (docs/station.md).
+    """The PLC is a Modbus TCP client and reads and writes this station's registers (docs/plc.md).
 
     Attributes:
         host: address to listen on.
@@ -288,11 +288,11 @@ class Health(Table, frozen=True, kw_only=True):
 
     Attributes:
         host: address to listen on.
-        port: TCP port; None: no metrics, no `lineward status`.
+        port: TCP port; 0: no metrics, no `lineward status`.
     """
 
     host: str = "127.0.0.1"
-    port: Port | None = 9464
+    port: Annotated[int, Meta(ge=0, le=65535)] = 9464
 
 
 class Configuration(Table, frozen=True, kw_only=True):

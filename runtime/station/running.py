@@ -117,6 +117,7 @@ def run_station(
         stack.callback(watchdog.stop)
         stack.callback(notifier.stopping)
         notifier.ready()
+        notifier.status(f"{configuration.name}: {station.camera or 'waiting for its camera'}")
         yield Running(station, journal, flight.first_id, real_time, status)
 
 
@@ -158,7 +159,7 @@ def _serve_health(
     stack: ExitStack,
 ) -> None:
     health = configuration.health
-    if health.port is None:
+    if not health.port:
         return
     metrics = Metrics(status, DeviceHealth())
     station.observe(records=metrics)

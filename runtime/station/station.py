@@ -20,7 +20,7 @@ from lineward.runtime.inspection import Reason
 from lineward.runtime.preprocessing import Frame
 from lineward.runtime.station.acquisition import Acquisition
 from lineward.runtime.station.cameras import Camera
-from lineward.runtime.station.configuration import CameraTrigger, Configuration
+from lineward.runtime.station.configuration import CameraTrigger, Configuration, PlcTrigger
 from lineward.runtime.station.decision import Decisions, Part
 from lineward.runtime.station.frame_ring import FrameRing
 from lineward.runtime.station.jobs import Job
@@ -98,6 +98,7 @@ class Station:
         self._settled = settled
         self._deadline_ns = int(configuration.deadline * _SECOND_NS)
         self._fires = not isinstance(configuration.trigger, CameraTrigger)
+        self._plc_triggers = isinstance(configuration.trigger, PlcTrigger)
 
         self._lock = threading.RLock()
         self._time = threading.Condition(self._lock)
@@ -220,28 +221,26 @@ class Station:
     def announce(self, source: Source, part: int = 0, monotonic_ns: int | None = None) -> bool:
         """A part came, by an edge or a message: fire the camera, or reject the part if that cannot be done now."""
         with self._lock:
-            state = self.state()
+            offline, fires = self._offline(), self._can_fire()
             trigger = self._begin(source, part, monotonic_ns)
-            if state.ready:
+            if fires:
                 self._fire(trigger)
             else:
-                reason = _REJECTED_WHILE.get(state.offline, Reason.TOO_MANY_PARTS)
-                reason = Reason.CAMERA_LOST if state.offline is Offline.CAMERA_LOST else reason
-                self.settle(self._unseen(trigger, reason))
-            return state.ready
+                reason = _REJECTED_WHILE.get(offline, Reason.TOO_MANY_PARTS)
+                self.settle(self._unseen(trigger, Reason.CAMERA_LOST if offline is Offline.CAMERA_LOST else reason))
+            return fires
 
     # The handshake's side; the lock is held.
 
     def state(self) -> LineState:
         """See `handshake.Line`."""
-        offline = self._offline()
-        ready = offline is Offline.NONE and self._acquiring is None and (self._ring is None or self._ring.has_room)
+        ready = self._plc_triggers and self._can_fire()
         number = self._job.number if self._job else 0
-        return LineState(ready, self._acquiring is not None, offline, number, self._ledger.counts())
+        return LineState(ready, self._acquiring is not None, self._offline(), number, self._ledger.counts())
 
     def trigger(self, part: int) -> int | None:
         """See `handshake.Line`."""
-        if not self._fires or not self.state().ready:
+        if not self._plc_triggers or not self._can_fire():
             return None
         trigger = self._begin(Source.PLC, part, None)
         self._fire(trigger)
@@ -369,6 +368,10 @@ class Station:
         if self._deadline_ns < 2 * _TIME_LOOKS_UP_NS:
             self._time.notify_all()
         return trigger
+
+    def _can_fire(self) -> bool:
+        free = self._ring is None or self._ring.has_room
+        return self._fires and self._offline() is Offline.NONE and self._acquiring is None and free
 
     def _fire(self, trigger: Trigger) -> None:
         self._acquiring = trigger, self._job

@@ -196,7 +196,7 @@ def at_the_desk(configuration: Configuration, folder: Path) -> Configuration:
             plc=plc,
             outputs=(),
             mqtt=None,
-            health=Health(port=None),
+            health=Health(port=0),
         ),
         "station",
     )
