@@ -164,7 +164,7 @@ class Station:
         for thread in [t for t in self._threads if t.name == "lineward-acquisition"]:
             thread.join(timeout=1.0)  # then no part comes any more
         terms = _terms(self._configuration, self._deadline_ns)
-        patience = (2 * self._deadline_ns + terms.acknowledge_within_ns) / 1e9
+        patience = (self._deadline_ns + terms.acknowledge_within_ns + 5 * _TIME_LOOKS_UP_NS) / 1e9
         until = time.monotonic() + patience
         while self.counts().in_flight and time.monotonic() < until and self.failure is None:
             self._ended.wait(0.005)

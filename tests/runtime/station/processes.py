@@ -49,6 +49,7 @@ class StationProcess:
         self.port, self.health = free_port(), free_port()
         self.log = folder / "log"
         self.environment: dict[str, str] = {}
+        self.under: tuple[str, ...] = ()  # a command that runs the station
         self._file = folder / "station.toml"
         self._process: subprocess.Popen[bytes] | None = None
         self._file.write_text(
@@ -77,7 +78,7 @@ threads = 1
     def start(self, online: bool = True) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*_RUN, str(self._file)], stderr=log, stdout=log, env={**os.environ, **self.environment}
+                [*self.under, *_RUN, str(self._file)], stderr=log, stdout=log, env={**os.environ, **self.environment}
             )
         until(lambda: self._answers(online), f"the station up: {self.log.read_text()[-2000:]}", START_WITHIN)
 
