@@ -99,6 +99,8 @@ class Acquisition:
         try:
             trigger = self._triggers.get(timeout=_LOOK_UP)
         except queue.Empty:
+            if camera.capture(0.0) is not None:  # and a lost camera says so now, not at the next part
+                self._start(camera)  # a frame that nobody asked for must never meet the next part
             return
         try:
             capture = self._capture_for(trigger, camera)

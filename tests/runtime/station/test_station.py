@@ -112,6 +112,22 @@ def test_a_frame_that_comes_too_late_never_meets_the_next_part(tiny, tmp_path):
         check_reconciled(at, 2)
 
 
+def test_a_frame_that_nobody_asked_for_never_meets_the_next_part(tiny, tmp_path):
+    with desk(tiny, tmp_path) as at:
+        at.camera.feed(GOOD)
+        until(lambda: at.camera.started == 2, "the camera started anew")
+        at.camera.answers = lambda: BAD
+        assert at.station.announce(Source.GPIO)
+        assert at.finals(1) == ["above_threshold"]
+
+
+def test_an_idle_camera_that_goes_away_is_missed(tiny, tmp_path):
+    with desk(tiny, tmp_path) as at:
+        at.camera.lost = True
+        until(lambda: at.station.state().offline is Offline.CAMERA_LOST, "offline")
+        check_reconciled(at, 0)
+
+
 def test_an_edge_that_cannot_be_served_is_a_rejected_part(tiny, tmp_path):
     with desk(tiny, tmp_path) as at:
         assert at.station.announce(Source.GPIO)
