@@ -8,6 +8,7 @@ import argparse
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from lineward.runtime.bundle import read_bundle
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--jitter", type=float, default=0.1, help="of the cadence, as a share of its period")
     parser.add_argument("--defects", type=float, default=0.1, help="share of parts with a planted defect")
+    parser.add_argument("--gige", action="store_true", help="a GigE Vision camera in software, through Aravis")
     parser.add_argument("--seed", type=int, default=0, help="of parts and jitter")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep journal, images and the PLC's report here")
 
@@ -57,14 +59,14 @@ def run(arguments: argparse.Namespace) -> int:
         job = load_job(
             configuration.first_job, configuration.jobs[configuration.first_job], configuration.engine, trust
         )
-        plan = Plan(arguments.parts, 1.0, arguments.jitter, arguments.defects, arguments.seed)
+        plan = Plan(arguments.parts, 1.0, arguments.jitter, arguments.defects, arguments.seed, gige=arguments.gige)
         parts = render_parts(job.bundle, plan)
         seconds = sorted(job.inspector.inspect(parts[0].frame).seconds for _ in range(_SAMPLES))
         rate = _rate(arguments.rate)
         if rate is None:
-            slowest = Plan(arguments.parts, _SLOWEST / seconds[_SAMPLES // 2], arguments.jitter, arguments.defects)
+            slowest = replace(plan, rate=_SLOWEST / seconds[_SAMPLES // 2])
             rate = find_rate(configuration, slowest, parts, log)
-        plan = Plan(arguments.parts, rate, arguments.jitter, arguments.defects, arguments.seed)
+        plan = replace(plan, rate=rate)
         with ConsoleProgress().step("parts", arguments.parts) as advance:
             simulation = simulate(configuration, plan, parts, log, advance)
         return _print(simulation, seconds)

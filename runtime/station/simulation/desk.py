@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from pathlib import Path
@@ -27,6 +27,7 @@ from lineward.runtime.station.configuration import (
 from lineward.runtime.station.journal_reader import FILE_NAME, JournalReader
 from lineward.runtime.station.logs import EventLog
 from lineward.runtime.station.running import Running, run_station
+from lineward.runtime.station.simulation.gige_line import GigeLine
 from lineward.runtime.station.simulation.line_camera import LineCamera
 from lineward.runtime.station.simulation.parts import SimulatedPart, simulated_parts
 from lineward.runtime.station.simulation.plc_books import read_report
@@ -52,6 +53,7 @@ class Plan:
         defects: share of parts with a planted defect.
         seed: of parts and jitter.
         ack_delay: seconds from the PLC's seeing a result to its acknowledging it.
+        gige: before a GigE Vision camera in software, through Aravis; else images are handed over as they are.
     """
 
     parts: int
@@ -60,6 +62,7 @@ class Plan:
     defects: float = 0.1
     seed: int = 0
     ack_delay: float = 0.0
+    gige: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,28 +127,47 @@ def simulate(
         LinewardError: the station or the PLC cannot run.
     """
     fired = not isinstance(configuration.trigger, CameraTrigger)
-    camera = LineCamera(parts, plan.parts, None if fired else plan.rate, plan.jitter, plan.seed)
+    with closing(_line(configuration, plan, parts, None if fired else plan.rate)) as line:
+        return _simulate(configuration, plan, line, fired, log, advance)
+
+
+def _line(
+    configuration: Configuration, plan: Plan, parts: list[SimulatedPart], rate: float | None
+) -> LineCamera | GigeLine:
+    if plan.gige:
+        return GigeLine(parts, plan.parts, rate, configuration.trigger, plan.jitter, plan.seed)
+    return LineCamera(parts, plan.parts, rate, plan.jitter, plan.seed)
+
+
+def _simulate(
+    configuration: Configuration,
+    plan: Plan,
+    line: LineCamera | GigeLine,
+    fired: bool,
+    log: EventLog,
+    advance: Callable[[int], None],
+) -> Simulation:
     report = configuration.folder / "plc.json"
     if fired:
-        camera.move()  # whenever it is fired
-    with run_station(configuration, log, lambda: camera) as running:
+        line.move()  # whenever it is fired
+    with run_station(configuration, log, line.open) as running:
         first_id = running.first_id
         with _plc_program(configuration, plan, fired, report) as plc:
             _wait_for_plc(running, plc)
             if not fired:
-                camera.move()
-            _wait_for_parts(running, plc, camera, fired, advance)
+                line.move()
+            _wait_for_parts(running, plc, line, fired, advance)
     journal = JournalReader(configuration.folder / FILE_NAME)
     try:
         rows = list(journal.parts())
     finally:
         journal.close()
     passed = {row.id for row in rows if row.outcome == "passed"}
-    defective = {row.id for row in rows if camera.planted(row.id - first_id)}
+    defective = {row.id for row in rows if line.planted(row.id - first_id)}
     good = {row.id for row in rows} - defective
     return Simulation(
         plan,
-        reconcile(camera.exposures, read_report(report), rows, configuration.deadline),
+        reconcile(line.exposures, read_report(report), rows, configuration.deadline),
         Planted(len(good), len(good - passed), len(defective), len(defective & passed)),
         running.real_time.missing,
     )
@@ -237,22 +259,26 @@ def _plc_program(
 
 
 def _wait_for_plc(running: Running, plc: subprocess.Popen[bytes]) -> None:
-    """A part that comes before the PLC has nobody to be told of."""
+    """A part that comes before PLC and camera are there has nobody to see it, or to be told of it."""
     until = time.monotonic() + _PLC_WITHIN
-    while not running.status().wire_connected:
+    while not (running.status().wire_connected and running.station.camera):
         if plc.poll() is not None or time.monotonic() > until:
             raise StationError("the simulated PLC does not come", do="see its message above")
         time.sleep(_LOOK_UP)
 
 
 def _wait_for_parts(
-    running: Running, plc: subprocess.Popen[bytes], camera: LineCamera, fired: bool, advance: Callable[[int], None]
+    running: Running,
+    plc: subprocess.Popen[bytes],
+    line: LineCamera | GigeLine,
+    fired: bool,
+    advance: Callable[[int], None],
 ) -> None:
     while running.station.failure is None:
         counts = running.station.counts()
         advance(counts.triggered - counts.in_flight)
         ended = plc.poll() is not None
-        if ended or (not fired and camera.is_over and not counts.in_flight and counts.triggered >= camera.exposures):
+        if ended or (not fired and line.is_over and not counts.in_flight and counts.triggered >= line.exposures):
             return
         time.sleep(_LOOK_UP)
     raise running.station.failure

@@ -25,7 +25,7 @@ class GigeCamera:
     live on a network interface, for cameras share one UDP port.
 
     Args:
-        images: uint8 [H, W].
+        images: uint8 [H, W], or [H, W, 3] for a client that sets the pixel format "RGB8".
         shape: H, W of the images, 2048 x 2048 at most.
         interface: address of the network interface.
         serial: its id is "Aravis-Fake-<serial>".

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from lineward.runtime.station.cameras import Camera
 from lineward.runtime.station.cameras.replay import Replay
 from lineward.runtime.station.records import Capture
 from lineward.runtime.station.simulation.parts import SimulatedPart
@@ -51,6 +52,10 @@ class LineCamera:
     def planted(self, place: int) -> bool:
         """Whether the part in that place, from 0, has a defect."""
         return self._parts[place % len(self._parts)].planted
+
+    def open(self) -> Camera:
+        """The camera, as the station opens it."""
+        return self
 
     def move(self) -> None:
         """Let the parts go by, from now on."""
