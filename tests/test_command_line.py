@@ -556,7 +556,7 @@ sys.meta_path.insert(0, Blocker())
 """
 
 
-@pytest.mark.parametrize("command", [command.name for command in COMMANDS if command.extra])
+@pytest.mark.parametrize("command", [command.name for command in COMMANDS if command.extra == "export"])
 def test_a_device_is_told_which_extra_a_workstation_command_needs(command: str, tmp_path: Path):
     words = {"demo": ["-o", tmp_path / "demo"], "train": [tmp_path], "evaluate": [tmp_path, tmp_path]}[command]
     told = process(command, *words, before=BLOCK)
@@ -565,6 +565,28 @@ def test_a_device_is_told_which_extra_a_workstation_command_needs(command: str, 
     assert "Traceback" not in told.err
     assert told.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+STATION_WITHOUT = f"""
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("paho", "prometheus_client", "pymodbus", *{WORKSTATION}):
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+@pytest.mark.parametrize("words", [["run", "station.toml"], ["simulate", "station.toml"]])
+def test_a_device_is_told_that_a_station_needs_its_extra(words: list[str], tmp_path: Path, tiny_path: Path):
+    text = f'name = "x"\nfolder = "state"\ndeadline = "1s"\njobs = {{ 1 = "{tiny_path}" }}\n'
+    camera = (
+        f'camera = {{ kind = "replay", images = ["{tmp_path}"], rate = "5/s" }}\nplc = {{ kind = "modbus-server" }}\n'
+    )
+    (tmp_path / "station.toml").write_text(text + camera)
+    told = process(words[0], tmp_path / words[1], before=STATION_WITHOUT)
+    assert told.code == FAILED
+    assert "pip install 'lineward[station]'" in told.err
+    assert "Traceback" not in told.err
 
 
 def test_a_device_inspects_verifies_and_informs(tiny_path: Path, line: Path):

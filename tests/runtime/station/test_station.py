@@ -325,7 +325,8 @@ def test_a_stop_finishes_the_parts_in_flight(tiny, tmp_path):
         at.station.stop()
         assert at.heard.reasons == ["within_threshold"] * 4
         assert at.camera.closed
-        assert not [t for t in threading.enumerate() if t.name.startswith("lineward-") and t.is_alive()]
+        names = {f"lineward-{name}" for name in ("acquisition", "decisions", "loading", "time")}
+        assert not [thread for thread in threading.enumerate() if thread.name in names]
 
 
 def test_keeping_warm(tiny, tmp_path):
