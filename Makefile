@@ -93,7 +93,7 @@ $(VENV)-%/.device: always
 	  if "$$python" --version >/dev/null 2>&1; then \
 	    test -x $(@D)/bin/python || "$$python" -m venv $(@D); \
 	    $(@D)/bin/pip $(INSTALL) '.[station]' pytest hypothesis; \
-	    $(@D)/bin/python -m pytest tests/runtime -m "not slow"; \
+	    $(@D)/bin/python -m pytest tests/runtime -m "not slow" --ignore tests/runtime/station/test_faults.py; \
 	    exit; \
 	  fi; \
 	done; echo "SKIPPED: the runtime's tests on Python $*: no such interpreter on this machine"

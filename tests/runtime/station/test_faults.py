@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import time
@@ -19,6 +20,7 @@ from lineward.runtime.station.journal_reader import FILE_NAME
 from lineward.runtime.station.plc.handshake import Control, ControlBit, StatusBit
 from lineward.runtime.station.plc.registers import Reading
 from lineward.runtime.station.simulation.plc_program import Program
+from tests.runtime.station.broker import Broker, Subscriber, needs_mosquitto
 from tests.runtime.station.peers import FAKE_CAMERA_ID, fake_gige_camera
 from tests.runtime.station.processes import FaultyWire, StationProcess, check_books, plc, station_process
 from tests.runtime.station.stand_ins import until
@@ -26,6 +28,7 @@ from tests.runtime.station.stand_ins import until
 GIGE = f'kind = "genicam"\nid = "{FAKE_CAMERA_ID}"\npixel_format = "Mono8"\n[trigger]\nsource = "plc"'
 FIRED = 'kind = "replay"\nimages = ["images"]\n[trigger]\nsource = "plc"'
 JUDGED = ("within_threshold", "above_threshold")
+MQTT = 'mqtt = {{ host = "127.0.0.1", port = {port} }}'
 MS = 1_000_000
 
 
@@ -194,6 +197,32 @@ def test_a_bundle_that_is_damaged_is_refused_while_parts_go_by(station, rebundle
     check_books(rows, line.passed, cut=True)
     assert {row.job for row in rows} == {1}
     assert "job_refused" in station.event_names()
+
+
+@needs_mosquitto
+def test_the_broker_is_killed_under_load_and_nothing_is_lost(tmp_path, tiny_path, golden_frames):
+    images(tmp_path, golden_frames)
+    (tmp_path / "broker").mkdir()
+    broker = Broker(tmp_path / "broker")
+    broker.start()
+    try:
+        subscriber = Subscriber(broker.port)
+        broker.save()
+        with station_process(tmp_path, tiny_path, more=MQTT.format(port=broker.port)) as station:
+            station.start()
+            with plc(station.port) as line:
+                until(lambda: len(subscriber.ids("lineward/faults/part")) >= 20, "20 parts published")
+                broker.end(signal.SIGKILL)
+                before = line.seen
+                until(lambda: line.seen >= before + 150, "150 parts without a broker")
+                broker.start()
+                journalled = station.rows()[-1].id
+                wanted = set(range(1, journalled + 1))
+                until(lambda: wanted <= set(subscriber.ids("lineward/faults/part")), "every part published", 30)
+                station.stop()
+        check_books(station.rows(), line.passed, cut=True)
+    finally:
+        broker.end(signal.SIGKILL)
 
 
 def test_the_journal_is_locked_by_another_program(station):
