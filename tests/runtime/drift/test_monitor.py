@@ -126,6 +126,11 @@ def test_reference_scores_that_would_not_pass_are_left_out():
     assert states(monitor)[Statistic.DISTANCE].usual == pytest.approx(0.2)
 
 
+def test_the_alarms_of_all_statistics_share_the_stated_rate():
+    monitor = DriftMonitor(DriftReference(*[(0.1,)] * 6), THRESHOLD)
+    assert [state.limit for state in monitor.states()] == pytest.approx([math.log10(6_000_000)] * 6)
+
+
 @pytest.mark.parametrize(("values", "deviation"), [((), math.nan), ((0.1,), math.nan), ((0.1, 0.3), 0.1414)])
 def test_small_references(values, deviation):
     random = np.random.default_rng(16)
