@@ -282,6 +282,9 @@ def _document(figures: dict[str, Any]) -> str:
         "",
         "## In control",
         "",
+        f"Of synthetic parts, {figures['frames']:,} different ones in {SEEDS} orders, against the reference of their "
+        "bundle; else reference and frames drawn from inspections of good images that did not build the bank.",
+        "",
         "| source | runs | frames | runs with an alarm | CUSUM against the reference | plain martingale |",
         "|---|---|---|---|---|---|",
     ]
