@@ -1,11 +1,11 @@
 """The test behind a drift alarm: how unusual a number is among all numbers before it, and the evidence of many such.
 
-1. *Conformal p-value* (Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2nd ed. 2022, section 2.9):
+1. *Conformal p-value* (Vovk, Testing Randomness Online, Statistical Science 36(4), 2021):
    the share of all earlier numbers, the reference's and the station's own, below the new one, ties split at random. As
    long as reference and frames are exchangeable, these p-values are independent and uniform on (0, 1), however few
    images the reference has: the history grows with the frames, so nothing is estimated once and then relied upon.
 2. *Bets* against uniformity: densities f on (0, 1), so that E f(p) = 1 while nothing drifts.
-3. *Shiryaev-Roberts statistic* of the bets (Vovk et al., chapter 8; Roberts 1966; Pollak 1987): R = (1 + R) f(p).
+3. *Shiryaev-Roberts statistic* of the bets (Roberts 1966; with conformal p-values: Vovk 2021): R = (1 + R) f(p).
    While nothing drifts, R less the number of frames is a martingale. So the mean number of frames to a false alarm
    R >= c is c at least, and the chance of one within n frames is n / c at most (Doob's inequality).
 """
