@@ -61,6 +61,8 @@ kernel: $(VENV)-gpu/.gpu
 benchmarks: $(VENV)/.development
 	$(BIN)/python -m benchmarks.accuracy.presets
 	$(BIN)/python -m benchmarks.device
+	$(BIN)/python -m benchmarks.drift
+	$(BIN)/python -m benchmarks.drift.dependence
 	$(BIN)/python -m benchmarks.graphs
 	$(BIN)/python -m benchmarks.precision
 	$(BIN)/python -m benchmarks.training_memory

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from lineward.calibration.threshold import METHOD, check_rate, check_support, images_needed, split_conformal
 from lineward.export.backbones import DEFAULT, Backbone, load_backbone
 from lineward.export.bank import build_bank
+from lineward.export.drift_reference import drift_reference
 from lineward.export.embedding import EmbeddingGraph, EmbeddingHead, FeatureGraph
 from lineward.export.onnx_graphs import export_embedding, similarity_graph
 from lineward.export.statistics import FeatureStatistics
@@ -39,6 +40,8 @@ from lineward.runtime.bundle import (
     encode_bundle,
     encode_tensor,
 )
+from lineward.runtime.drift import measure
+from lineward.runtime.drift.measurements import Look, look
 from lineward.runtime.engines.onnxruntime import EmbeddingSession
 from lineward.runtime.errors import CalibrationError, DataError, TrainingError
 from lineward.runtime.images import encode_png, read_file, read_image
@@ -147,11 +150,12 @@ def train(
         grid = Grid(side, side, head.dimensions)
         embedding = export_embedding(EmbeddingGraph(features, head), recipe.size)
         bank = _bank(embedding, grid, pixels, recipe, progress)
+        looks = [look(image) for image in pixels]
     tensor = encode_tensor(BANK_TENSOR, bank)
     offset = len(tensor) - bank.nbytes
     members = {EMBEDDING: embedding, BANK: tensor, SIMILARITY: similarity_graph(grid, len(bank), offset)}
     draft = _draft(product, version, recipe, spec, grid, len(bank), backbone, for_bank, for_threshold)
-    return _calibrate(draft, members, [p for p, _ in for_threshold], progress)
+    return _calibrate(draft, members, [p for p, _ in for_threshold], looks, progress)
 
 
 def _check_recipe(recipe: Recipe) -> None:
@@ -291,21 +295,26 @@ def _draft(
     )
 
 
-def _calibrate(draft: Manifest, members: dict[str, bytes], paths: Sequence[Path], progress: Progress) -> bytes:
-    """Score the held-out images as the device will, set the threshold, and add golden images."""
+def _calibrate(
+    draft: Manifest, members: dict[str, bytes], paths: Sequence[Path], looks: Sequence[Look], progress: Progress
+) -> bytes:
+    """Inspect the held-out images as the device will, set the threshold, and add drift reference and golden images."""
     bundle = decode_bundle(encode_bundle(draft, members), "the new bundle")
     inspector = Inspector(bundle)
-    scores = []
+    scores, measured = [], []
     with progress.step("score held-out images", len(paths)) as advance:
         for index, path in enumerate(paths):
-            scores.append(inspector.inspect(read_image(path)).score)
+            inspection = inspector.inspect(read_image(path))
+            scores.append(inspection.score)
+            measured.append(measure(inspection))
             advance(index + 1)
     # Rounding can bring the score of an image that is all in the bank below 0.
     value = max(0.0, split_conformal(scores, draft.threshold.false_reject_rate))
     threshold = msgspec.structs.replace(draft.threshold, value=value)
     median = paths[int(np.argsort(scores, kind="stable")[len(scores) // 2])]
     golden, golden_members = _golden(bundle, inspector, read_image(median))
-    manifest = msgspec.structs.replace(draft, threshold=threshold, golden=golden)
+    drift = drift_reference([m for m in measured if m is not None], looks, draft.threshold.seed)
+    manifest = msgspec.structs.replace(draft, threshold=threshold, golden=golden, drift=drift)
     return encode_bundle(manifest, members | golden_members)
 
 

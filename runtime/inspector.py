@@ -57,7 +57,7 @@ class Inspector:
         score = image_score(anomaly_map)
         threshold = self.bundle.manifest.threshold.value
         verdict, reason = decide(score, threshold)
-        inspection = Inspection(verdict, reason, score, threshold, anomaly_map, time.perf_counter() - start)
+        inspection = Inspection(verdict, reason, score, threshold, anomaly_map, time.perf_counter() - start, pixels)
         self._ended(Stage.VERDICT)
         return inspection
 

@@ -82,6 +82,29 @@ class Threshold(Record, frozen=True):
     seed: int
 
 
+ReferenceValues = Annotated[tuple[float, ...], Meta(max_length=4096)]
+
+
+class DriftReference(Record, frozen=True):
+    """Statistics of good images, each sorted, that a station's frames are compared with (docs/drift.md).
+
+    Attributes:
+        score: image scores, of images that did not build the bank.
+        distance: medians of their anomaly maps.
+        brightness: mean grey levels, of any good images.
+        contrast: standard deviations of their grey levels.
+        colour: means of red less means of blue.
+        sharpness: log2(1 + variance of the Laplacian).
+    """
+
+    score: ReferenceValues
+    distance: ReferenceValues
+    brightness: ReferenceValues
+    contrast: ReferenceValues
+    colour: ReferenceValues
+    sharpness: ReferenceValues
+
+
 class Origin(Record, frozen=True):
     """Where a bundle came from.
 
@@ -128,8 +151,8 @@ class Golden(Record, frozen=True):
     image_score: float
 
 
-class Manifest(Record, frozen=True):
-    """The whole of `manifest.json`.
+class Manifest(Record, frozen=True, omit_defaults=True):
+    """The whole of `manifest.json`; a field that an older bundle lacks is left out where it has none.
 
     Attributes:
         format: version of the bundle format.
@@ -145,6 +168,7 @@ class Manifest(Record, frozen=True):
         origin: where it came from.
         golden: images with known results.
         golden_tolerance: greatest difference allowed between patch scores and golden ones.
+        drift: what frames are compared with; None in bundles from before there was drift detection.
     """
 
     format: int
@@ -160,6 +184,7 @@ class Manifest(Record, frozen=True):
     origin: Origin
     golden: tuple[Golden, ...]
     golden_tolerance: Annotated[float, Meta(gt=0, le=0.1)]
+    drift: DriftReference | None = None
 
 
 def check_identity(product: str, version: int) -> None:

@@ -81,8 +81,8 @@ def inspect_files(
             if path in overlays:
                 _make_folder(overlays[path].parent)
                 write_png(overlays[path], draw_overlay(frame, inspection))
-        # A hundred thousand rows must not keep a hundred thousand maps.
-        yield Row(path, dataclasses.replace(inspection, anomaly_map=None))
+        # A hundred thousand rows must not keep a hundred thousand maps and frames.
+        yield Row(path, dataclasses.replace(inspection, anomaly_map=None, pixels=None))
         advance(done)
 
 

@@ -140,6 +140,9 @@ def _rows(answer: StatusReport) -> Iterator[tuple[str, str]]:
     for name, spread in answer.latencies_ms.items():
         if spread.parts:
             yield name.replace("_", " "), _spread(spread)
+    if answer.drift:
+        alarms = [drift.alarm for drift in answer.drift.values() if drift.alarm]
+        yield from (("drift", alarm) for alarm in alarms or ["none seen"])
     yield "journal", f"{answer.journal_backlog} records wait to be written"
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lineward.runtime.errors import first_line
-from lineward.runtime.inspection import Reason
+from lineward.runtime.inspection import Inspection, Reason
 from lineward.runtime.preprocessing import Frame
 from lineward.runtime.station.frame_ring import FrameRing
 from lineward.runtime.station.jobs import Job
@@ -60,6 +60,9 @@ class Bench(Protocol):
 
     def judged(self, record: PartRecord, frame: Frame) -> None:
         """The frame may be looked at now."""
+
+    def inspected(self, part: Part, inspection: Inspection) -> None:
+        """A part was inspected, and its verdict stands."""
 
     def engine_failed(self, detail: str, in_a_row: int) -> None:
         """An inspection raised."""
@@ -132,6 +135,7 @@ class Decisions:
             self._failures = 0
             record = part.record(inspection.reason, inspection.score, started)
             record = self._bench.settle(record) or part.record(Reason.DEADLINE_MISSED, inspection.score, started)
+            self._bench.inspected(part, inspection)
         self._bench.judged(record, part.frame)
 
     def _warm(self) -> None:

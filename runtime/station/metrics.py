@@ -103,6 +103,7 @@ class _Snapshot:
         status = self._status()
         yield from _parts(status)
         yield from _station(status)
+        yield from _drift(status)
         yield from _machine(self._device)
 
 
@@ -135,6 +136,23 @@ def _station(status: StationStatus) -> Iterator[Metric]:
     yield InfoMetricFamily("lineward_bundle", "The active bundle", bundle)
     build = {"station": status.name, "version": lineward_version(), "python": platform.python_version()}
     yield InfoMetricFamily("lineward_build", "The software", build)
+
+
+def _drift(status: StationStatus) -> Iterator[Metric]:
+    from prometheus_client.core import GaugeMetricFamily
+
+    job = str(status.job)
+    for name, meaning, value in (
+        ("alarm", "1 once a statistic of the frames left its range", lambda state: state.alarm is not None),
+        ("evidence", "log10 of the evidence that it does", lambda state: state.evidence),
+        ("evidence_limit", "The evidence that is an alarm", lambda state: state.limit),
+        ("recent", "Mean of about the last 50 frames", lambda state: state.recent),
+        ("usual", "Mean of the bundle's reference", lambda state: state.usual),
+    ):
+        metric = GaugeMetricFamily(f"lineward_drift_{name}", meaning, labels=["job", "statistic"])
+        for state in status.drift:
+            metric.add_metric([job, state.statistic.value], value(state))
+        yield metric
 
 
 def _machine(device: DeviceHealth) -> Iterator[Metric]:

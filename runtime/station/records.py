@@ -6,10 +6,13 @@ from __future__ import annotations
 import enum
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from lineward.runtime.inspection import Outcome, Reason, Verdict, outcome_of
+from lineward.runtime.inspection import Inspection, Outcome, Reason, Verdict, outcome_of
 from lineward.runtime.preprocessing import Frame
+
+if TYPE_CHECKING:
+    from lineward.runtime.station.jobs import Job
 
 
 class Source(str, enum.Enum):
@@ -126,3 +129,11 @@ class FrameObserver(Protocol):
 
     def judged(self, record: PartRecord, frame: Frame) -> None:
         """An inspection ended; its verdict may still come too late. The frame is lent until this returns."""
+
+
+class InspectionObserver(Protocol):
+    """Sees inspections once the verdict stands, between two parts: never raises, and takes a fraction of a
+    millisecond."""
+
+    def inspected(self, part: int, inspection: Inspection, job: Job) -> None:
+        """A part, by its trigger's id, was inspected; its pixels and map are lent until this returns."""

@@ -12,6 +12,7 @@ from lineward.runtime.errors import StationError
 from lineward.runtime.station.cameras import Camera, open_camera
 from lineward.runtime.station.configuration import Configuration, GpioTrigger, MessageTrigger
 from lineward.runtime.station.device_health import DeviceHealth
+from lineward.runtime.station.drift_watch import DriftWatch
 from lineward.runtime.station.flight_record import FlightRecord
 from lineward.runtime.station.gpio import GpioOutputs, GpioTriggerInput
 from lineward.runtime.station.health_server import HealthServer
@@ -88,10 +89,12 @@ def run_station(
         archive = ImageArchive(configuration.folder, configuration.images, journal)
         stack.callback(archive.close)
         station.observe(frames=archive)
+        drift = DriftWatch(station.event)
+        station.observe(inspections=drift)
         recent = RecentParts()
         station.observe(records=recent)
         wire = _wire(configuration, station)
-        status = _status(configuration, station, journal, wire)
+        status = _status(configuration, station, journal, wire, drift)
         _serve_health(configuration, station, status, recent, stack)
         _publish(configuration, station, journal, lambda: report(status(), recent), stack)
         if wire is not None:
@@ -126,7 +129,7 @@ def _wire(configuration: Configuration, station: Station) -> Wire | None:
 
 
 def _status(
-    configuration: Configuration, station: Station, journal: Journal, wire: Wire | None
+    configuration: Configuration, station: Station, journal: Journal, wire: Wire | None, drift: DriftWatch
 ) -> Callable[[], StationStatus]:
     since = time.time_ns()
 
@@ -146,6 +149,7 @@ def _status(
             station.frames_lost_count,
             wire.connected if wire else None,
             journal.backlog,
+            drift.states(),
         )
 
     return status

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from lineward.runtime.errors import CameraError, LinewardError, StationError
-from lineward.runtime.inspection import Reason
+from lineward.runtime.inspection import Inspection, Reason
 from lineward.runtime.preprocessing import Frame
 from lineward.runtime.station.acquisition import Acquisition
 from lineward.runtime.station.cameras import Camera
@@ -31,6 +31,7 @@ from lineward.runtime.station.records import (
     Capture,
     Event,
     FrameObserver,
+    InspectionObserver,
     PartRecord,
     RecordObserver,
     Source,
@@ -109,6 +110,7 @@ class Station:
         self._decisions = self._new_decisions()
         self._records: list[RecordObserver] = []
         self._frames: list[FrameObserver] = []
+        self._inspections: list[InspectionObserver] = []
 
         self._job: Job | None = None
         self._loading = 0  # the load under way: its result counts only while this number stands
@@ -129,12 +131,19 @@ class Station:
         self.failure: LinewardError | None = None
         self.frames_lost_count = 0
 
-    def observe(self, records: RecordObserver | None = None, frames: FrameObserver | None = None) -> None:
+    def observe(
+        self,
+        records: RecordObserver | None = None,
+        frames: FrameObserver | None = None,
+        inspections: InspectionObserver | None = None,
+    ) -> None:
         """Let someone hear of parts, before the start."""
         if records is not None:
             self._records.append(records)
         if frames is not None:
             self._frames.append(frames)
+        if inspections is not None:
+            self._inspections.append(inspections)
 
     # Life.
 
@@ -343,6 +352,11 @@ class Station:
         """See `decision.Bench`."""
         for observer in self._frames:
             observer.judged(record, frame)
+
+    def inspected(self, part: Part, inspection: Inspection) -> None:
+        """See `decision.Bench`."""
+        for observer in self._inspections:
+            observer.inspected(part.trigger.id, inspection, part.job)
 
     def engine_failed(self, detail: str, in_a_row: int) -> None:
         """See `decision.Bench`."""

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from lineward.runtime.bench.statistics import percentile
+from lineward.runtime.drift import DriftState, describe
 from lineward.runtime.station.ledger import Counts
 from lineward.runtime.station.plc.handshake import Offline
 from lineward.runtime.station.records import Event, PartRecord
@@ -43,6 +44,7 @@ class StationStatus:
         frames_lost: parts that went by without a frame, as the camera's numbers tell.
         wire_connected: whether the PLC is connected; None where there is no PLC.
         journal_backlog: records that wait to be written.
+        drift: how each statistic of the frames is; empty where drift is not watched.
     """
 
     name: str
@@ -58,6 +60,7 @@ class StationStatus:
     frames_lost: int = 0
     wire_connected: bool | None = None
     journal_backlog: int = 0
+    drift: tuple[DriftState, ...] = ()
 
 
 class PartCounts(msgspec.Struct, frozen=True):
@@ -114,6 +117,24 @@ class Spread(msgspec.Struct, frozen=True):
     max: float | None
 
 
+class Drift(msgspec.Struct, frozen=True):
+    """How one statistic of the frames is; numbers that there are not yet are None.
+
+    Attributes:
+        recent: mean of about the last 50 frames.
+        usual: mean of the bundle's reference.
+        evidence: log10 of the evidence that it drifted; as it stood at the alarm, once there was one.
+        limit: the evidence that is an alarm, log10.
+        alarm: what left its range, which way, since when and how far, in words; empty as long as nothing did.
+    """
+
+    recent: float | None
+    usual: float | None
+    evidence: float
+    limit: float
+    alarm: str
+
+
 class StatusReport(msgspec.Struct, frozen=True):
     """What `/status` and the topic `health` tell, as JSON.
 
@@ -134,6 +155,7 @@ class StatusReport(msgspec.Struct, frozen=True):
         journal_backlog: records that wait to be written.
         camera: its name; empty while there is none.
         wire_connected: whether the PLC is connected; None where there is no PLC.
+        drift: by statistic (docs/drift.md); empty where drift is not watched.
     """
 
     name: str
@@ -152,6 +174,7 @@ class StatusReport(msgspec.Struct, frozen=True):
     journal_backlog: int
     camera: str
     wire_connected: bool | None
+    drift: dict[str, Drift]
 
 
 class RecentParts:
@@ -231,6 +254,7 @@ def report(status: StationStatus, recent: RecentParts) -> StatusReport:
         journal_backlog=status.journal_backlog,
         camera=status.camera,
         wire_connected=status.wire_connected,
+        drift={state.statistic.value: _drift(state) for state in status.drift},
     )
 
 
@@ -260,6 +284,11 @@ def _last_part(record: PartRecord | None) -> LastPart | None:
         finite(record.threshold),
         (record.told_ns - record.trigger.monotonic_ns) / 1e6 if record.told_ns else None,
     )
+
+
+def _drift(state: DriftState) -> Drift:
+    alarm = "" if state.alarm is None else describe(state.alarm, state)
+    return Drift(finite(state.recent), finite(state.usual), state.evidence, state.limit, alarm)
 
 
 def finite(value: float) -> float | None:

@@ -19,6 +19,7 @@ from lineward.export.bank import METHODS
 from lineward.export.synthetic import render_part
 from lineward.export.training import Progress, Recipe, train
 from lineward.runtime.bundle import BANK, EMBEDDING, Bundle, decode_bundle
+from lineward.runtime.drift import STATISTICS, measure
 from lineward.runtime.errors import CalibrationError, DataError, ImageError, TrainingError
 from lineward.runtime.golden import check_golden
 from lineward.runtime.images import encode_png, read_image, write_png
@@ -74,6 +75,20 @@ def test_order_and_names_of_the_images_do_not_matter(tmp_path: Path, good_images
 def test_copies_of_an_image_count_once(tmp_path: Path, good_images: list[Path], run, reference: bytes):
     copies = [shutil.copy(path, tmp_path / path.name) for path in good_images[:5]]
     assert run([*good_images, *copies, good_images[0]]) == reference
+
+
+def test_the_drift_reference_is_what_the_runtime_measures(good_images: list[Path], reference: bytes):
+    bundle = opened(reference)
+    drift, inspector = bundle.manifest.drift, Inspector(bundle)
+    assert drift is not None
+    seen = [measure(inspector.inspect(read_image(path))) for path in good_images]
+    assert len(drift.score) == len(drift.distance) == HELD_OUT
+    for statistic in STATISTICS[:2]:
+        all_values = {float(f"{m.of(statistic):.6g}") for m in seen if m is not None}
+        assert set(getattr(drift, statistic.value)) < all_values
+    for statistic in STATISTICS[2:]:
+        expected = sorted(m.of(statistic) for m in seen if m is not None)
+        assert getattr(drift, statistic.value) == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
 def test_another_seed_holds_out_others_and_chooses_another_bank(good_images: list[Path], run, reference: bytes):

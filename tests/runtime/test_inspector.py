@@ -67,6 +67,9 @@ def test_what_an_inspection_says(tiny, inspector, golden_frames):
     assert inspection.anomaly_map.dtype == np.float32
     assert inspection.score == inspection.anomaly_map.max()
     assert inspection.anomaly_map.min() >= 0
+    np.testing.assert_array_equal(
+        inspection.pixels, preprocess(golden_frames[0], inspector.bundle.manifest.preprocessing)
+    )
     assert 0 < inspection.seconds < 60
 
 

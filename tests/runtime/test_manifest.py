@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lineward.runtime.errors import BundleError
-from lineward.runtime.manifest import FORMAT, Manifest, decode_manifest, encode_manifest
+from lineward.runtime.manifest import FORMAT, DriftReference, Manifest, decode_manifest, encode_manifest
 
 DELETE = object()
 
@@ -47,6 +47,26 @@ def test_people_can_read_it(tiny):
     assert lines[-1] == "}"
 
 
+def test_a_bundle_from_before_drift_detection_has_no_reference(tiny):
+    assert tiny.manifest.drift is None
+    assert b"drift" not in encode_manifest(tiny.manifest)
+
+
+def test_a_drift_reference_survives(edited):
+    data = edited(["drift"], REFERENCE)
+    manifest = decode_manifest(data, "tiny")
+    assert manifest.drift == DriftReference(*[(0.1, 0.2)] * 6)
+    assert decode_manifest(encode_manifest(manifest), "tiny") == manifest
+
+
+@pytest.mark.parametrize(
+    "change", [{"score": ["a"]}, {"score": 1}, {"more": [1]}, {"colour": [None]}, {"sharpness": [0.0] * 4097}]
+)
+def test_a_malformed_drift_reference_is_refused(edited, change):
+    with pytest.raises(BundleError, match="drift"):
+        decode_manifest(edited(["drift"], {**REFERENCE, **change}), "here.lineward")
+
+
 def test_order_of_members_does_not_change_the_bytes(tiny):
     turned = dict(reversed(tiny.manifest.members.items()))
     manifest = msgspec.structs.replace(tiny.manifest, members=turned)
@@ -58,7 +78,11 @@ def test_it_is_frozen(tiny):
         tiny.manifest.threshold.value = 2.0
 
 
-@pytest.mark.parametrize("field", Manifest.__struct_fields__)
+OPTIONAL = {"drift"}  # older bundles lack it
+REFERENCE = {name: [0.1, 0.2] for name in DriftReference.__struct_fields__}
+
+
+@pytest.mark.parametrize("field", [field for field in Manifest.__struct_fields__ if field not in OPTIONAL])
 def test_every_field_is_required(field, edited):
     with pytest.raises(BundleError, match=r"here\.lineward: manifest\.json"):
         decode_manifest(edited([field], DELETE), "here.lineward")

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 import pytest
 
 from lineward.runtime.cli import status as command
+from lineward.runtime.drift import Statistic
 from lineward.runtime.errors import StationError
 from lineward.runtime.inspection import Reason
 from lineward.runtime.station.device_health import DeviceHealth
@@ -17,7 +18,7 @@ from lineward.runtime.station.journal import Journal
 from lineward.runtime.station.plc.handshake import Offline
 from lineward.runtime.station.records import Event
 from lineward.runtime.station.status import RecentParts
-from tests.runtime.station.station_samples import UTC_NS, part, status
+from tests.runtime.station.station_samples import UTC_NS, drift, part, status
 
 pytest.importorskip("prometheus_client")
 from lineward.runtime.station.metrics import Metrics
@@ -65,6 +66,26 @@ def running(port, recent=None, **fields):
 
     with closing(HealthServer("127.0.0.1", port, snapshot, recent or RecentParts(), Metrics(snapshot, DeviceHealth()))):
         yield
+
+
+@pytest.mark.parametrize(
+    ("states", "says"),
+    [
+        ((), None),
+        ((drift(Statistic.COLOUR),), "none seen"),
+        (
+            (drift(Statistic.BRIGHTNESS, alarm=True), drift(Statistic.COLOUR)),
+            "brightness fell at about part 812: 95.5, where 103.2 ± 0.75 was usual; look at: the lamp",
+        ),
+    ],
+)
+def test_drift_is_said(lineward_status, port, states, says):
+    with running(port, drift=states):
+        code, out, _ = lineward_status()
+    assert code == ONLINE  # a drift changes nothing
+    lines = [line for line in out.splitlines() if line.strip().startswith("drift")]
+    assert len(lines) == (says is not None)
+    assert not says or says in " ".join(out.split())
 
 
 def test_a_station_that_is_online(lineward_status, port):

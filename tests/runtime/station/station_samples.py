@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from lineward.runtime.drift import Direction, DriftAlarm, DriftState, Statistic
 from lineward.runtime.inspection import Reason
 from lineward.runtime.station.ledger import Counts
 from lineward.runtime.station.plc.handshake import Offline
@@ -41,6 +42,12 @@ def counts(**reasons: int) -> Counts:
     passed, rejected = by_reason.get(Reason.WITHIN_THRESHOLD, 0), by_reason.get(Reason.ABOVE_THRESHOLD, 0)
     total = sum(by_reason.values())
     return Counts(total + 3, passed, rejected, total - passed - rejected, 3, 2, by_reason)
+
+
+def drift(statistic: Statistic, alarm: bool = False) -> DriftState:
+    """A statistic in control, or one that fell at part 812."""
+    found = DriftAlarm(statistic, Direction.FELL, 830, 812, 95.5) if alarm else None
+    return DriftState(statistic, 7.0 if alarm else 1.5, 6.8, 96.0 if alarm else math.nan, 103.25, 0.75, found)
 
 
 def status(**fields: Any) -> StationStatus:

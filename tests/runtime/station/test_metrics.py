@@ -6,12 +6,13 @@ import threading
 import pytest
 
 from lineward.runtime.bench.record import State
+from lineward.runtime.drift import Statistic
 from lineward.runtime.inspection import Reason
 from lineward.runtime.station.device_health import DeviceHealth
 from lineward.runtime.station.ledger import Ledger
 from lineward.runtime.station.plc.handshake import Offline
 from lineward.runtime.station.records import Event, Source, Trigger
-from tests.runtime.station.station_samples import counts, part, status
+from tests.runtime.station.station_samples import counts, drift, part, status
 
 pytest.importorskip("prometheus_client")
 from prometheus_client.parser import text_string_to_metric_families
@@ -77,6 +78,22 @@ def test_a_station_in_trouble_shows_it():
     metrics = Metrics(lambda: status(alive=False, offline=Offline.CAMERA_LOST, wire_connected=None), device())
     assert value(metrics, "lineward_up") == value(metrics, "lineward_online") == 0
     assert "lineward_wire_connected" not in {name for name, _ in scrape(metrics)}
+
+
+def test_drift_is_exported_by_statistic():
+    states = (drift(Statistic.BRIGHTNESS, alarm=True), drift(Statistic.COLOUR))
+    metrics = Metrics(lambda: status(drift=states), device())
+    for name, statistic, expected in (
+        ("alarm", "brightness", 1),
+        ("alarm", "colour", 0),
+        ("evidence", "brightness", 7.0),
+        ("evidence_limit", "colour", 6.8),
+        ("recent", "brightness", 96.0),
+        ("usual", "colour", 103.25),
+    ):
+        assert value(metrics, f"lineward_drift_{name}", job="1", statistic=statistic) == expected
+    assert math.isnan(value(metrics, "lineward_drift_recent", job="1", statistic="colour"))
+    assert not total(scrape(Metrics(status, device())), "lineward_drift_alarm")
 
 
 def test_latencies_and_ratios_fall_into_their_buckets():
