@@ -34,9 +34,10 @@ def run(arguments: argparse.Namespace) -> int:
     trust = open_trust(configuration.keys)
     for number, slots in _named(configuration, arguments.job):
         state = slots.mend(trust) if arguments.mend else slots.read()
-        print_table(f"job {number}: {state.product or 'nothing deployed yet'}", _COLUMNS, _rows(slots, state, trust))
-        entries = state.history if arguments.history else state.history[-_SHOWN:]
-        if entries:
+        print(f"job {number}: {state.product or 'nothing deployed yet'}", flush=True)
+        if rows := list(_rows(slots, state, trust)):
+            print_table("", _COLUMNS, rows)
+        if entries := state.history if arguments.history else state.history[-_SHOWN:]:
             changes = [(e.time, e.change, f"{e.version}-{e.sha256[:12]}", e.why) for e in reversed(entries)]
             print_table("", ("when", "what", "bundle", "why"), changes)
     return PASSED

@@ -88,10 +88,10 @@ def test_cut_at_each_step_of_a_deployment(tmp_path):
         if not cut:
             break
     assert off_at > 10
-    check_order(disk.steps, f"2-{new[:12]}.lineward")
+    check_order(disk.steps, f"2-{new[:12]}.lineward", slots.folder.name)
 
 
-def check_order(steps: list[tuple[str, str]], bundle: str) -> None:
+def check_order(steps: list[tuple[str, str]], bundle: str, folder: str) -> None:
     """What is renamed was written through before, and the folder after, before anything else is renamed."""
     renames = [place for place, (what, _) in enumerate(steps) if what == "rename"]
     names = [steps[place][1] for place in renames]
@@ -100,4 +100,4 @@ def check_order(steps: list[tuple[str, str]], bundle: str) -> None:
         name = steps[place][1]
         before, after = steps[place - 1], steps[place + 1]
         assert name == bundle or (before[0] == "sync" and name in before[1]), f"{name} was not written through"
-        assert after[0] == "sync", f"the folder was not written through after {name}"
+        assert after == ("sync", folder), f"the folder was not written through after {name}"
