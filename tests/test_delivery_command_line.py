@@ -143,6 +143,29 @@ def test_the_check_of_a_station_looks_at_what_is_active(lineward):
 
 
 @pytest.mark.usefixtures("here")
+def test_a_damaged_bundle_is_not_gone_back_to(lineward):
+    for version in (1, 2, 3):
+        lineward("deploy", "station.toml", f"{version}.lineward")
+    (two,) = Path("slots/tiny").glob("2-*.lineward")
+    two.write_bytes(two.read_bytes()[:-100])
+    code, out, err = lineward("rollback", "station.toml")
+    assert (code, out) == (PASSED, "job 1: tiny part 1 is active again\n")
+    assert "passed over" in err
+
+
+@pytest.mark.usefixtures("here")
+def test_a_damaged_pointer_is_told_of(lineward):
+    for version in (1, 2):
+        lineward("deploy", "station.toml", f"{version}.lineward")
+    Path("slots/tiny/active").write_bytes(b"rot")
+    code, out, err = lineward("slots", "station.toml")
+    assert code == PASSED
+    assert "WARNING" in err
+    assert "active is missing or damaged" in err
+    assert [row[1] for row in rows(out)[:2]] == ["active", "newest ever"]
+
+
+@pytest.mark.usefixtures("here")
 def test_damaged_slots_are_mended(lineward):
     lineward("deploy", "station.toml", "2.lineward")
     for path in Path("slots/tiny").glob("active*"):

@@ -7,8 +7,10 @@ import argparse
 from pathlib import Path
 
 from lineward.runtime.cli import PASSED
+from lineward.runtime.cli.console import print_error
 from lineward.runtime.cli.station_slots import job_slots
-from lineward.runtime.errors import DeliveryError
+from lineward.runtime.delivery.slot_state import Slot
+from lineward.runtime.errors import BundleError, DeliveryError
 from lineward.runtime.station.configuration import read_configuration
 from lineward.runtime.trust import open_trust
 
@@ -21,13 +23,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Go back, if what is gone back to is whole and trusted."""
+    """Go back to the latest that is whole and trusted."""
     configuration = read_configuration(arguments.station)
     number, slots = job_slots(configuration, arguments.job)
-    state = slots.read()
-    if state.before:
-        slots.bundle(state.before[0], open_trust(configuration.keys))
-    state = slots.go_back(arguments.why or "`lineward rollback`")
+    trust = open_trust(configuration.keys)
+
+    def is_good(slot: Slot) -> bool:
+        try:
+            slots.bundle(slot, trust)
+        except BundleError as error:
+            print_error(f"passed over: {error}")
+            return False
+        return True
+
+    state = slots.go_back(arguments.why or "`lineward rollback`", is_good)
     if state.active is None:
         raise DeliveryError(f"{slots.folder}: nothing is active", do="deploy a bundle")
     print(f"job {number}: {state.product} {state.active.version} is active again")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lineward.runtime.cli import PASSED
-from lineward.runtime.cli.console import print_table
+from lineward.runtime.cli.console import print_error, print_table
 from lineward.runtime.cli.station_slots import job_slots
 from lineward.runtime.delivery.slot_state import SlotState
 from lineward.runtime.delivery.slots import Slots, is_slots
@@ -34,6 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     trust = open_trust(configuration.keys)
     for number, slots in _named(configuration, arguments.job):
         state = slots.mend(trust) if arguments.mend else slots.read()
+        if slots.damage is not None:
+            print_error(f"WARNING: {slots.damage}\n  -> deploy the bundle that you want: that writes it anew")
         print(f"job {number}: {state.product or 'nothing deployed yet'}", flush=True)
         if rows := list(_rows(slots, state, trust)):
             print_table("", _COLUMNS, rows)

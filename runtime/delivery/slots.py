@@ -79,6 +79,13 @@ class Slots:
             )
         return SlotState()
 
+    @property
+    def damage(self) -> str | None:
+        """What to tell people where `read` goes by the state before the last change; None where all is well."""
+        if self._decode(ACTIVE, decode_state) is not None or self._decode(BEFORE, decode_state) is None:
+            return None
+        return f"{self.folder / ACTIVE} is missing or damaged: what holds is what was before the last change"
+
     def path(self, slot: Slot) -> Path:
         """The file of a slot's bundle."""
         return self.folder / slot.file
@@ -126,15 +133,18 @@ class Slots:
                 self._write(new)
             return new
 
-    def go_back(self, why: str) -> SlotState:
-        """Make the bundle before the active one active again, at someone's wish. It may be older: it was active."""
+    def go_back(self, why: str, is_good: Callable[[Slot], bool] = lambda _: True) -> SlotState:
+        """Make the latest good bundle before the active one active again, at someone's wish. It may be older: it was
+        active.
+        """
 
         def back(state: SlotState) -> SlotState:
-            if not state.before:
+            slot = next((slot for slot in state.before if is_good(slot)), None)
+            if slot is None:
                 raise DeliveryError(
                     f"{self.folder}: there is no bundle before the active one", do="deploy the bundle that you want"
                 )
-            return state.back_to(state.before[0], "rolled back", now(), why)
+            return state.back_to(slot, "rolled back", now(), why)
 
         return self.change(back)
 

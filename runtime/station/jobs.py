@@ -100,12 +100,15 @@ def load_from_slots(
     """
     state = slots.read()
     _active(number, slots, state)
+    if slots.damage is not None:
+        taken_back(slots.damage)
     damage: list[tuple[str, BundleError]] = []
     for slot in state.kept:
         try:
             job = open_job(number, slots.bundle(slot, trust), engine)
         except SignatureError:
-            raise  # a clock, or keys, to be set right: no reason to go back
+            if slot == state.active:
+                raise  # a clock, or keys, to be set right: no reason to go back
         except BundleError as error:
             damage.append((slot.sha256, error))
         else:

@@ -126,6 +126,8 @@ class Renewal:
         if job is None or slots is None:
             return
         state = slots.read()
+        if slots.damage is not None:
+            raise DeliveryError(slots.damage, do="deploy a bundle, or roll back: either writes it anew")
         if state.active is None:
             return
         if not state.active.is_of(job.bundle.sha256):

@@ -15,7 +15,7 @@ import pytest
 
 from lineward.runtime.delivery.slot_state import Slot
 from lineward.runtime.delivery.slots import Slots
-from lineward.runtime.errors import EngineError
+from lineward.runtime.errors import DeliveryError, EngineError
 from lineward.runtime.images import write_png
 from lineward.runtime.manifest import Threshold
 from lineward.runtime.station.jobs import Job
@@ -149,6 +149,16 @@ def test_slots_that_cannot_be_read_are_told_of_once_and_the_line_goes_on(watched
     watched.renewal.stop()
     assert watched.station.names == ["slots_unreadable"]
     assert watched.version == 1
+
+
+def test_a_damaged_pointer_changes_nothing_while_the_line_runs(watched):
+    watched.renewal.look()
+    data = (watched.slots.folder / "active").read_bytes()
+    (watched.slots.folder / "active").write_bytes(data[:-1])
+    assert watched.desk.active == 1  # a station that starts goes by this
+    with pytest.raises(DeliveryError, match="active is missing or damaged"):
+        watched.renewal.look()
+    assert watched.version == 2
 
 
 def test_a_job_without_slots_is_left_alone(watched):
