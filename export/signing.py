@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from msgspec import Meta
 
 from lineward.runtime.bundle import decode_bundle, read_bundle_file, replace_signatures, write_bundle
+from lineward.runtime.delivery.permit import PERMIT, SignedPermit, make_permit
 from lineward.runtime.errors import KeyFileError, SignatureError
 from lineward.runtime.guarded_file import read_private
 from lineward.runtime.manifest import Record, check_identity
@@ -151,6 +152,33 @@ def sign_bundle(path: Path, key: SigningKey, now: datetime | None = None) -> Sig
     decode_bundle(new, str(path))  # what is written can be read
     write_bundle(path, new)
     return signature
+
+
+def permit_downgrade(
+    path: Path, key: SigningKey, station: str | None, why: str, now: datetime | None = None
+) -> SignedPermit:
+    """Permit stations to deploy a bundle although a newer one was active.
+
+    Args:
+        path: the bundle; it is left as it is.
+        key: signs the permit.
+        station: the only station that may; None: any.
+        why: for the station's history.
+        now: the time of signing, with its zone; this machine's clock by default.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        SignatureError: no station would accept the signature.
+        DeliveryError: the station's name or the reason is too long.
+    """
+    now = now or datetime.now(timezone.utc)
+    bundle = decode_bundle(read_bundle_file(path), str(path))
+    manifest = bundle.manifest
+    _check_of_use(key.public, manifest.product, now, path)
+    permit = make_permit(manifest.product, manifest.version, bundle.sha256, station, why)
+    signed = format_time(now)
+    mark = key.private.sign(signed_message(permit.sha256, signed, PERMIT))
+    return SignedPermit(permit, Signature(key.public.fingerprint, signed, mark))
 
 
 def _check_of_use(key: PublicKey, product: str, now: datetime, path: Path) -> None:

@@ -60,6 +60,10 @@ class StationError(LinewardError):
     """A station file, or what it names, that a station cannot run with."""
 
 
+class DeliveryError(LinewardError):
+    """A bundle that is not to become active, or slots that cannot be relied upon."""
+
+
 class CameraError(LinewardError):
     """A camera that is not there, went away, or does not offer what the station file asks of it."""
 

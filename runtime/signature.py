@@ -16,6 +16,9 @@ from lineward.runtime.manifest import Record
 SIGNATURES_LIMIT = 1 << 14
 """The most bytes that `manifest.sig` may have."""
 
+BUNDLE = "bundle"
+"""What is signed, in the first line of the signed message."""
+
 Fingerprint = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 _AGAIN = "take the bundle again from where it was made, or sign it again with `lineward sign`"
@@ -43,15 +46,16 @@ class Signature(Record, frozen=True):
         """
         return datetime.strptime(self.signed, _TIME).replace(tzinfo=timezone.utc)
 
-    def is_by(self, key: bytes, bundle_sha256: str) -> bool:
-        """Whether a public key's owner signed a bundle with this.
+    def is_by(self, key: bytes, sha256: str, kind: str = BUNDLE) -> bool:
+        """Whether a public key's owner signed something with this.
 
         Args:
             key: the raw public key, 32 bytes.
-            bundle_sha256: `Bundle.sha256`, which covers the manifest and, through it, every member.
+            sha256: of a bundle `Bundle.sha256`, which covers the manifest and, through it, every member.
+            kind: what was signed.
         """
         try:
-            Ed25519PublicKey.from_public_bytes(key).verify(self.signature, signed_message(bundle_sha256, self.signed))
+            Ed25519PublicKey.from_public_bytes(key).verify(self.signature, signed_message(sha256, self.signed, kind))
         except (InvalidSignature, ValueError):
             return False
         return True
@@ -60,9 +64,9 @@ class Signature(Record, frozen=True):
 Signatures = Annotated[tuple[Signature, ...], Meta(min_length=1, max_length=16)]
 
 
-def signed_message(bundle_sha256: str, signed: str) -> bytes:
+def signed_message(sha256: str, signed: str, kind: str = BUNDLE) -> bytes:
     """The bytes that a signature is made over; the first line keeps them apart from all else a key may sign."""
-    return f"lineward bundle 1\n{signed}\n{bundle_sha256}\n".encode()
+    return f"lineward {kind} 1\n{signed}\n{sha256}\n".encode()
 
 
 def format_time(moment: datetime) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from lineward.runtime.errors import KeyFileError, SignatureError
 from lineward.runtime.guarded_file import check_folder, read_guarded
 from lineward.runtime.public_key import PublicKey, read_public_key
-from lineward.runtime.signature import Signature
+from lineward.runtime.signature import BUNDLE, Signature
 
 KEYS_VARIABLE = "LINEWARD_KEYS"
 KEYS_FOLDER = Path("/etc/lineward/keys")
@@ -60,20 +60,26 @@ class TrustedKeys:
     revoked: frozenset[str] = frozenset()
 
     def judge(
-        self, signatures: Sequence[Signature], bundle_sha256: str, product: str, now: datetime | None = None
+        self,
+        signatures: Sequence[Signature],
+        sha256: str,
+        product: str,
+        now: datetime | None = None,
+        kind: str = BUNDLE,
     ) -> list[Judgement]:
         """Judge each signature of a bundle.
 
         Args:
             signatures: `Bundle.signatures`.
-            bundle_sha256: `Bundle.sha256`.
+            sha256: `Bundle.sha256`.
             product: the product that the manifest names.
             now: the time of judging, with its zone; this machine's clock by default.
+            kind: what was signed, if not a bundle.
         """
         now = now or datetime.now(timezone.utc)
         keys = {key.fingerprint: key for key in self.keys}
         found = [(signature, keys.get(signature.key)) for signature in signatures]
-        return [Judgement(s, key, self._objection(s, key, bundle_sha256, product, now)) for s, key in found]
+        return [Judgement(s, key, self._objection(s, key, sha256, product, now, kind)) for s, key in found]
 
     def check(
         self,
@@ -100,14 +106,15 @@ class TrustedKeys:
             )
 
     def _objection(
-        self, signature: Signature, key: PublicKey | None, bundle_sha256: str, product: str, now: datetime
+        self, signature: Signature, key: PublicKey | None, sha256: str, product: str, now: datetime, kind: str
     ) -> str | None:
         if signature.key in self.revoked:
             return "the key is revoked"
         if key is None:
             return "the key is not trusted on this machine"
-        if not signature.is_by(key.key, bundle_sha256):
-            return "the signature is not that key's for this manifest: one of them was changed"
+        if not signature.is_by(key.key, sha256, kind):
+            what = "manifest" if kind == BUNDLE else kind
+            return f"the signature is not that key's for this {what}: one of them was changed"
         if key.is_expired(now.astimezone(timezone.utc).date()):
             return f"the key expired after {key.expires}"
         if key.is_expired(signature.time.date()):

@@ -42,6 +42,11 @@ COMMANDS = (
     Command(
         "simulate", "lineward.runtime.cli.simulate", "run a station at the desk: simulated line and PLC", "station"
     ),
+    Command(
+        "deploy", "lineward.runtime.cli.deploy", "prove a bundle on this device, and make it a station's active one"
+    ),
+    Command("rollback", "lineward.runtime.cli.rollback", "make the bundle before it a station's active one again"),
+    Command("slots", "lineward.runtime.cli.slots", "say which bundles a station has, and what was active when"),
     Command("status", "lineward.runtime.cli.status", "say how a running station is"),
     Command("journal", "lineward.runtime.cli.journal", "query, export and re-score what a station inspected"),
     Command("cameras", "lineward.runtime.cli.cameras", "list and preview cameras"),

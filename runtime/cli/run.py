@@ -16,7 +16,7 @@ from lineward.runtime.cli import PASSED
 from lineward.runtime.cli.console import print_table
 from lineward.runtime.station.cameras import open_camera
 from lineward.runtime.station.configuration import Configuration, read_configuration
-from lineward.runtime.station.jobs import load_job
+from lineward.runtime.station.jobs import active_bundle, load_job
 from lineward.runtime.station.ledger import Counts
 from lineward.runtime.station.logs import EventLog
 from lineward.runtime.station.running import run_station
@@ -52,7 +52,7 @@ def _check(configuration: Configuration) -> int:
     rows = []
     for number, path in sorted(configuration.jobs.items()):
         began = time.monotonic()
-        manifest = load_job(number, path, configuration.engine, trust).bundle.manifest
+        manifest = load_job(number, active_bundle(number, path), configuration.engine, trust).bundle.manifest
         took = time.monotonic() - began
         slow = (
             f", MORE THAN change_within = {configuration.change_within:g} s"

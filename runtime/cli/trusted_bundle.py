@@ -33,13 +33,18 @@ def read(arguments: argparse.Namespace) -> tuple[Bundle, Trust]:
     """
     trust = open_trust(arguments.keys)
     if isinstance(trust, AcceptAny):
-        print_error(
-            "WARNING: this machine has no trusted keys and accepts ANY bundle, whoever made it\n"
-            f"  -> put the public key of who makes your bundles into {KEYS_FOLDER}, or name a folder with --keys"
-        )
+        warn_of_any()
     bundle = read_bundle(arguments.bundle, trust)
     _warn_of_expiry(bundle, trust)
     return bundle, trust
+
+
+def warn_of_any() -> None:
+    """Say loudly that there are no keys."""
+    print_error(
+        "WARNING: this machine has no trusted keys and accepts ANY bundle, whoever made it\n"
+        f"  -> put the public key of who makes your bundles into {KEYS_FOLDER}, or name a folder of keys"
+    )
 
 
 def describe_signatures(bundle: Bundle, trust: Trust) -> list[tuple[str, str]]:

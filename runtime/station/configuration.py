@@ -261,6 +261,22 @@ class Images(Table, frozen=True, kw_only=True):
     keep_free: Bytes = Bytes(10**9)
 
 
+class Trial(Table, frozen=True, kw_only=True):
+    """How a bundle that was deployed proves itself on the line; else the station goes back to the one before it.
+
+    Attributes:
+        parts: how many parts it inspects on trial; 0: none.
+        without_verdict: greatest share of them that it may leave without a verdict, in time.
+        latency: greatest p99 of the inspection, as a share of the deadline.
+        more_rejects: how much greater the share rejected may be than that of the bundle before it.
+    """
+
+    parts: Annotated[int, Meta(ge=0, le=100_000)] = 200
+    without_verdict: Share = 0.02
+    latency: Share = 0.8
+    more_rejects: Share = 0.1
+
+
 class Mqtt(Table, frozen=True, kw_only=True):
     """Results and health to a broker, off the path to the verdict.
 
@@ -305,7 +321,7 @@ class Configuration(Table, frozen=True, kw_only=True):
         frame_within: from firing the camera to its frame; None: the deadline.
         frames: frames in flight at most; a part that finds none free is rejected.
         keys: trusted public keys; None: as for every command.
-        jobs: bundle of each job number.
+        jobs: bundle of each job number: a file `.lineward`, or the folder of its slots (docs/delivery.md).
         job: active at the start, until the PLC names another.
         camera: see the tables [camera].
         trigger: see the tables [trigger].
@@ -313,6 +329,7 @@ class Configuration(Table, frozen=True, kw_only=True):
         plc: see the tables [plc]; None: no PLC.
         outputs: see [[outputs]].
         images: see [images].
+        trial: see [trial].
         mqtt: see [mqtt]; None: no broker.
         health: see [health].
         change_within: from the PLC's naming a job to its bundle's being active; later, the change is refused.
@@ -333,6 +350,7 @@ class Configuration(Table, frozen=True, kw_only=True):
     plc: PlcTable | None = None
     outputs: tuple[GpioOutput, ...] = ()
     images: Images = Images()
+    trial: Trial = Trial()
     mqtt: Mqtt | None = None
     health: Health = Health()
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lineward.runtime.bundle import Bundle, read_bundle
 from lineward.runtime.cuda.similarity import GREATEST_LOSS
+from lineward.runtime.delivery.slot_state import Slot, SlotState
+from lineward.runtime.delivery.slots import Slots, is_slots
 from lineward.runtime.engines import TENSORRT, open_engine
+from lineward.runtime.errors import BundleError, DeliveryError, SignatureError
 from lineward.runtime.golden import check_golden
 from lineward.runtime.images import decode_image
 from lineward.runtime.inspector import Inspector
@@ -46,10 +51,79 @@ def load_job(number: int, path: Path, engine: Engine, trust: Trust) -> Job:
         KeyFileError: this machine's keys cannot be relied upon.
         EngineError: the engine cannot be opened.
     """
-    bundle = read_bundle(path, trust)
+    return open_job(number, read_bundle(path, trust), engine)
+
+
+def open_job(number: int, bundle: Bundle, engine: Engine) -> Job:
+    """Open the engine of a job's bundle, and prove on its golden images that this device gives its results.
+
+    Raises:
+        BundleError: it gives other results here.
+        EngineError: the engine cannot be opened.
+    """
     inspector = Inspector(bundle, open_engine(bundle, engine.name, engine.threads))
     check_golden(bundle, inspector, GREATEST_LOSS if engine.name == TENSORRT else 0.0)
     golden = bundle.manifest.golden[0].image
     frame = decode_image(bundle.members[golden], golden)
     inspector.inspect(frame)
     return Job(number, bundle, inspector, frame)
+
+
+def active_bundle(number: int, path: Path) -> Path:
+    """The file of a job's bundle: what the station file names, or what is active in the slots that it names.
+
+    Raises:
+        DeliveryError: nothing is active in the slots, or they are damaged.
+    """
+    if not is_slots(path):
+        return path
+    slots = Slots(path)
+    return slots.path(_active(number, slots, slots.read()))
+
+
+def load_from_slots(
+    number: int, slots: Slots, engine: Engine, trust: Trust, taken_back: Callable[[str], object]
+) -> Job:
+    """Load what is active; where its file is damaged, the latest before it that is whole, and tell the slots.
+
+    Args:
+        number: of the job.
+        slots: of the job.
+        engine: what to open.
+        trust: whose bundles to accept.
+        taken_back: told why the active bundle is not taken.
+
+    Raises:
+        BundleError: none is whole, or the active one is not trusted.
+        DeliveryError: nothing is active in the slots, or they are damaged.
+        EngineError: the engine cannot be opened.
+    """
+    state = slots.read()
+    _active(number, slots, state)
+    if slots.damage is not None:
+        taken_back(slots.damage)
+    damage: list[tuple[str, BundleError]] = []
+    for slot in state.kept:
+        try:
+            job = open_job(number, slots.bundle(slot, trust), engine)
+        except SignatureError:
+            if slot == state.active:
+                raise  # a clock, or keys, to be set right: no reason to go back
+        except BundleError as error:
+            damage.append((slot.sha256, error))
+        else:
+            for sha256, why in damage:
+                taken_back(f"{why.what}; going back to version {slot.version}")
+                with suppress(DeliveryError):  # a disk that cannot be written must not stop the line
+                    slots.refuse(sha256, why.what)
+            return job
+    raise damage[0][1]
+
+
+def _active(number: int, slots: Slots, state: SlotState) -> Slot:
+    if state.active is None:
+        raise DeliveryError(
+            f"{slots.folder}: no bundle is active for job {number}",
+            do=f"`lineward deploy STATION_FILE BUNDLE --job {number}`",
+        )
+    return state.active

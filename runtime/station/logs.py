@@ -26,7 +26,7 @@ _END_WITHIN = 2.0
 _ERROR = re.compile(r"(^|_)(failed|hung|damaged|killed)(_|$)")
 _WARNING = re.compile(
     r"(^|_)(lost|refused|silent|unknown|unexpected|unreachable|behind|not|dropped|malformed|full|stopped|skipped|late"
-    r"|taken|any|drift)(_|$)"
+    r"|taken|any|drift|rolled)(_|$)"
 )
 
 

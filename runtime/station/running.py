@@ -8,6 +8,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from lineward.runtime.delivery.slot_state import Slot
+from lineward.runtime.delivery.slots import Slots, is_slots
 from lineward.runtime.errors import StationError
 from lineward.runtime.station.cameras import Camera, open_camera
 from lineward.runtime.station.configuration import Configuration, GpioTrigger, MessageTrigger
@@ -17,7 +19,7 @@ from lineward.runtime.station.flight_record import FlightRecord
 from lineward.runtime.station.gpio import GpioOutputs, GpioTriggerInput
 from lineward.runtime.station.health_server import HealthServer
 from lineward.runtime.station.image_archive import ImageArchive
-from lineward.runtime.station.jobs import load_job
+from lineward.runtime.station.jobs import Job, load_from_slots, load_job, open_job
 from lineward.runtime.station.journal import Journal
 from lineward.runtime.station.logs import EventLog
 from lineward.runtime.station.metrics import Metrics
@@ -27,6 +29,7 @@ from lineward.runtime.station.plc.wire import Wire, open_wire
 from lineward.runtime.station.pulses import Pulses
 from lineward.runtime.station.real_time import RealTime, enter_real_time, raise_priority, settle_garbage
 from lineward.runtime.station.records import Source
+from lineward.runtime.station.renewal import Renewal
 from lineward.runtime.station.station import Station
 from lineward.runtime.station.status import RecentParts, StationStatus, StatusReport, report
 from lineward.runtime.trust import AcceptAny, open_trust
@@ -77,7 +80,7 @@ def run_station(
         station = Station(
             configuration,
             camera or (lambda: open_camera(configuration.camera, configuration.trigger)),
-            lambda number: load_job(number, configuration.jobs[number], configuration.engine, trust),
+            lambda number: _load(configuration, number, station.event),
             flight,
             flight.first_id,
             lambda: journal.behind,
@@ -121,7 +124,29 @@ def run_station(
         stack.callback(notifier.stopping)
         notifier.ready()
         notifier.status(f"{configuration.name}: {station.camera or 'waiting for its camera'}")
+        _watch_slots(configuration, station, stack)
         yield Running(station, journal, flight.first_id, real_time, status)
+
+
+def _load(configuration: Configuration, number: int, tell: Callable[[str, str], object]) -> Job:
+    """Load a job, by the keys as they are at this moment: they may have changed since the station was started."""
+    path, engine, trust = configuration.jobs[number], configuration.engine, open_trust(configuration.keys)
+    if not is_slots(path):
+        return load_job(number, path, engine, trust)
+    return load_from_slots(number, Slots(path), engine, trust, lambda why: tell("bundle_rolled_back", why))
+
+
+def _watch_slots(configuration: Configuration, station: Station, stack: ExitStack) -> None:
+    slots = {number: Slots(path) for number, path in configuration.jobs.items() if is_slots(path)}
+    if not slots:
+        return
+
+    def load(number: int, slots: Slots, slot: Slot) -> Job:
+        return open_job(number, slots.bundle(slot, open_trust(configuration.keys)), configuration.engine)
+
+    renewal = Renewal(station, configuration, slots, load, settle_garbage)
+    renewal.start()
+    stack.callback(renewal.stop)
 
 
 def _wire(configuration: Configuration, station: Station) -> Wire | None:

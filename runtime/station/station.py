@@ -276,6 +276,18 @@ class Station:
             self._begin_load(job, Offline.JOB_CHANGING)
         return True
 
+    def renew_job(self, job: Job) -> bool:
+        """Inspect with another bundle of the active job from the next part on; those triggered keep the old one.
+
+        Returns:
+            Whether that is done: not while another load is under way, nor for a job that is not active any more.
+        """
+        with self._lock:
+            if self._load_kind is not None or self._job is None or self._job.number != job.number:
+                return False
+            self._activate(job)
+            return True
+
     def plc_silent(self, silent: bool) -> None:
         """See `handshake.Line`."""
         self._plc_silent = silent

@@ -24,6 +24,7 @@ from lineward.runtime.station.configuration import (
     PlcTrigger,
     ReplayCamera,
 )
+from lineward.runtime.station.jobs import active_bundle
 from lineward.runtime.station.journal_reader import FILE_NAME, JournalReader
 from lineward.runtime.station.logs import EventLog
 from lineward.runtime.station.running import Running, run_station
@@ -202,6 +203,7 @@ def at_the_desk(configuration: Configuration, folder: Path) -> Configuration:
 
     Raises:
         StationError: its PLC is no Modbus client.
+        DeliveryError: nothing is active in the slots of a job.
     """
     plc = configuration.plc or ModbusServer()
     if not isinstance(plc, ModbusServer):
@@ -213,6 +215,7 @@ def at_the_desk(configuration: Configuration, folder: Path) -> Configuration:
         msgspec.structs.replace(
             configuration,
             folder=folder,
+            jobs={number: active_bundle(number, path) for number, path in configuration.jobs.items()},
             camera=ReplayCamera(images=()),
             trigger=PlcTrigger() if fired else configuration.trigger,
             plc=plc,

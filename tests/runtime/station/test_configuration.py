@@ -39,6 +39,7 @@ PARTS = {
     "[[outputs]]": tables.GpioOutput,
     "[engine]": tables.Engine,
     "[images]": tables.Images,
+    "[trial]": tables.Trial,
     "[mqtt]": tables.Mqtt,
     "[health]": tables.Health,
 }
