@@ -10,6 +10,7 @@ import msgspec
 from lineward.runtime.bundle import read_bundle
 from lineward.runtime.cli import PASSED, trusted_bundle
 from lineward.runtime.cli.console import print_table
+from lineward.runtime.cli.promise import describe_threshold
 from lineward.runtime.manifest import Manifest
 from lineward.runtime.trust import AcceptAny, open_trust
 
@@ -35,11 +36,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def describe(manifest: Manifest) -> list[tuple[str, str]]:
     """The main facts of a manifest in words."""
-    m, p, t, o = manifest, manifest.preprocessing, manifest.threshold, manifest.origin
+    m, p, o = manifest, manifest.preprocessing, manifest.origin
     return [
         ("product", f"{m.product}, version {m.version}, made {m.created}"),
-        ("promise", f"at most {t.false_reject_rate:.3g} of good parts rejected, on average over calibrations"),
-        ("threshold", f"{t.value:.4f}, by {t.method} from {t.sample_size} held-out good images, seed {t.seed}"),
+        *describe_threshold(m.threshold),
         ("input", f"{p.width}x{p.height} {p.colour}, {p.resize}"),
         ("embedding", f"{o.backbone}, strides {', '.join(map(str, o.levels))}, {m.grid.dimensions} dimensions"),
         ("patches", f"{m.grid.rows}x{m.grid.columns}"),
