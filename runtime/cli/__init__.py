@@ -37,6 +37,7 @@ COMMANDS = (
     Command("sign", "lineward.export.commands.sign", "sign a bundle, so that stations accept it"),
     Command("inspect", "lineward.runtime.cli.inspect", "pass or reject images"),
     Command("info", "lineward.runtime.cli.info", "say what a bundle is and promises"),
+    Command("calibrate", "lineward.runtime.cli.calibrate", "find this device's own threshold from its good parts"),
     Command("bench", "lineward.runtime.cli.bench", "measure latency on this device, or compare two measurements"),
     Command("run", "lineward.runtime.cli.run", "run a station: camera, PLC, verdicts", "station"),
     Command(

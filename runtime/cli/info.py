@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 import msgspec
 
 from lineward.runtime.bundle import read_bundle
+from lineward.runtime.calibration_file import read_calibration
 from lineward.runtime.cli import PASSED, trusted_bundle
 from lineward.runtime.cli.console import print_table
-from lineward.runtime.cli.promise import describe_threshold
+from lineward.runtime.cli.promise import describe_calibration, describe_threshold
 from lineward.runtime.manifest import Manifest
 from lineward.runtime.trust import AcceptAny, open_trust
 
@@ -18,6 +20,7 @@ from lineward.runtime.trust import AcceptAny, open_trust
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     trusted_bundle.add_arguments(parser)
+    parser.add_argument("--calibration", type=Path, metavar="FILE", help="this device's own, by `lineward calibrate`")
     parser.add_argument("--json", action="store_true", help="print the manifest itself")
 
 
@@ -29,7 +32,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(msgspec.to_builtins(bundle.manifest), indent=2))
     else:
         signatures = trusted_bundle.describe_signatures(bundle, trust)
-        rows = [*describe(bundle.manifest), ("bundle", f"sha256 {bundle.sha256}"), *signatures]
+        calibration = read_calibration(arguments.calibration, bundle) if arguments.calibration else None
+        own = describe_calibration(calibration, bundle.manifest) if calibration else []
+        rows = [*describe(bundle.manifest), ("bundle", f"sha256 {bundle.sha256}"), *signatures, *own]
         print_table("", ("", ""), rows)
     return PASSED
 

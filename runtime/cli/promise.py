@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from lineward.runtime.calibration_file import Calibration
 from lineward.runtime.conformal import percent
-from lineward.runtime.manifest import Escapes, Extrapolation, Threshold
+from lineward.runtime.manifest import Escapes, Extrapolation, Manifest, Threshold
 
 
 def describe_threshold(threshold: Threshold) -> list[tuple[str, str]]:
@@ -23,6 +24,14 @@ def describe_threshold(threshold: Threshold) -> list[tuple[str, str]]:
     if t.escapes:
         rows.append(("escapes", _escapes(t.escapes)))
     return rows
+
+
+def describe_calibration(calibration: Calibration, manifest: Manifest) -> list[tuple[str, str]]:
+    """Rows of a table: this device's promise, and what the bundle's own threshold is."""
+    rows = [("calibrated", f"on this device, {calibration.created}"), *describe_threshold(calibration.threshold)]
+    if calibration.copies:
+        rows.append(("copies", f"{calibration.copies} images show the same pixels as others, and were left out"))
+    return [*rows, ("bundle's own", f"{manifest.threshold.value:.4f}, by {manifest.threshold.method}")]
 
 
 def _promise(t: Threshold) -> str:
