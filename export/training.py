@@ -26,7 +26,8 @@ from lineward.export.backbones import DEFAULT, Backbone, load_backbone
 from lineward.export.bank import build_bank
 from lineward.export.embedding import EmbeddingGraph, EmbeddingHead, FeatureGraph
 from lineward.export.held_out import AUTO, Plan, Promise, plan_calibration
-from lineward.export.onnx_graphs import export_embedding, similarity_graph
+from lineward.export.onnx_graphs import export_embedding
+from lineward.export.similarity_graph import similarity_graph
 from lineward.export.statistics import FeatureStatistics
 from lineward.runtime import conformal
 from lineward.runtime.anomaly_map import MapMaker, image_score

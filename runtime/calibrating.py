@@ -69,18 +69,43 @@ def score_good_parts(
             bundle's own images are gray, or the other way round.
     """
     scores = []
-    known = _golden_frame(inspector.bundle)
-    first: Frame | None = None
+    camera = OneCamera(inspector.bundle)
     for done, path in enumerate(paths, 1):
-        frame = read_image(path)
-        first = frame if first is None else first
-        _check_alike(path, frame, first, paths[0], known)
+        frame = camera.read(path)
         score = inspector.inspect(frame).score
         if not math.isfinite(score):
             raise CalibrationError(f"{path}: has no finite score", do="look at this image, and leave it out if damaged")
         scores.append(score)
         progress(done)
     return scores
+
+
+class OneCamera:
+    """Reads images, and makes sure that they are photographed alike, and in colour or gray as the bundle's own are."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._golden = _golden_frame(bundle)
+        self._first: tuple[Path, Frame] | None = None
+
+    def read(self, path: Path) -> Frame:
+        """Read an image.
+
+        Raises:
+            ImageError: it cannot be read, or is of another shape or kind than the first or the bundle's own.
+        """
+        frame = read_image(path)
+        first_path, first = self._first = self._first or (path, frame)
+        if frame.shape != first.shape or frame.dtype != first.dtype:
+            raise ImageError(
+                f"{path}: {_describe(frame)}, but {first_path} is {_describe(first)}",
+                do="use images of one camera, taken with the same settings",
+            )
+        if self._golden is not None and frame.ndim != self._golden.ndim:
+            raise ImageError(
+                f"{path}: {_describe(frame)}, but the bundle learned from images in {_colour(self._golden)}",
+                do="use images as the camera of this bundle gives them",
+            )
+        return frame
 
 
 def check_still_rejects(bundle: Bundle, threshold: Threshold) -> None:
@@ -102,19 +127,6 @@ def _golden_frame(bundle: Bundle) -> Frame | None:
     for golden in bundle.manifest.golden:
         return decode_image(bundle.members[golden.image], golden.image)
     return None
-
-
-def _check_alike(path: Path, frame: Frame, first: Frame, first_path: Path, golden: Frame | None) -> None:
-    if frame.shape != first.shape or frame.dtype != first.dtype:
-        raise ImageError(
-            f"{path}: {_describe(frame)}, but {first_path} is {_describe(first)}",
-            do="calibrate with images of one camera, taken with the same settings",
-        )
-    if golden is not None and frame.ndim != golden.ndim:
-        raise ImageError(
-            f"{path}: {_describe(frame)}, but the bundle learned from images in {_colour(golden)}",
-            do="use images as the camera of this bundle gives them",
-        )
 
 
 def _describe(frame: Frame) -> str:

@@ -148,7 +148,27 @@ class Threshold(Record, frozen=True, omit_defaults=True):
     escapes: Escapes | None = None
 
 
-class Origin(Record, frozen=True):
+class Addition(Record, frozen=True):
+    """Good images that were added to a finished bundle.
+
+    Attributes:
+        bundle_sha256: names the bundle they were added to.
+        created: UTC time, ISO 8601.
+        images: good images whose patches could enter the bank.
+        rows: rows of the bank that they added.
+        data_sha256: fingerprint of all images given, bank and held-out.
+        seed: seed of the split.
+    """
+
+    bundle_sha256: Sha256
+    created: str
+    images: Count
+    rows: Annotated[int, Meta(ge=0, le=1 << 24)]
+    data_sha256: Sha256
+    seed: int
+
+
+class Origin(Record, frozen=True, omit_defaults=True):
     """Where a bundle came from.
 
     Attributes:
@@ -163,6 +183,7 @@ class Origin(Record, frozen=True):
         data_sha256: fingerprint of all good images, bank and held-out.
         seed: seed of every random choice.
         tools: versions of what made it.
+        additions: good images added later, by `lineward adapt`; they are counted in `images`, not in `data_sha256`.
     """
 
     backbone: str
@@ -176,6 +197,7 @@ class Origin(Record, frozen=True):
     data_sha256: str
     seed: int
     tools: dict[str, str]
+    additions: tuple[Addition, ...] = ()
 
 
 class Golden(Record, frozen=True):

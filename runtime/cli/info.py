@@ -49,6 +49,10 @@ def describe(manifest: Manifest) -> list[tuple[str, str]]:
         ("embedding", f"{o.backbone}, strides {', '.join(map(str, o.levels))}, {m.grid.dimensions} dimensions"),
         ("patches", f"{m.grid.rows}x{m.grid.columns}"),
         ("bank", f"{m.rows} rows by {o.bank_method} from {o.images} good images, seed {o.seed}"),
+        *(
+            ("added", f"{a.images} images, {a.rows} rows, {a.created}, to the bundle {a.bundle_sha256[:12]}")
+            for a in o.additions
+        ),
         (
             "map",
             f"{m.score.map_width}x{m.score.map_height}, sigma {m.score.sigma:g}, image score: {m.score.image_score}",
