@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lineward.calibration.metrics import Confusion, PixelHistograms, Scores, confusion_at, f1_max, image_auroc
+from lineward.calibration.escapes import Costs, OperatingPoint, Rate, counted_rate, least_cost, operating_curve
+from lineward.calibration.metrics import Confusion, Labels, PixelHistograms, Scores, confusion_at, f1_max, image_auroc
 from lineward.calibration.saturated_overlap import SaturatedOverlap
 from lineward.export.datasets import GOOD, Sample, read_mask, read_regions
 from lineward.runtime.errors import DataError
@@ -63,6 +64,23 @@ class ByKind:
 
 
 @dataclass(frozen=True)
+class Cheapest:
+    """The threshold of the least expected cost.
+
+    Attributes:
+        costs: what was asked.
+        best: the threshold, and what it does to the labelled images.
+        cost: expected cost of a part there.
+        cost_of_bundle: the same at the bundle's threshold.
+    """
+
+    costs: Costs
+    best: OperatingPoint
+    cost: float
+    cost_of_bundle: float
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The figures of a bundle on labelled images.
 
@@ -76,6 +94,7 @@ class Evaluation:
         aupro: area under the per-region overlap up to a false-positive rate of 0.3; None without masks.
         confusion: good and defective images, passed and rejected at the bundle's threshold.
         by_kind: figures apart for each kind of defect; None unless the data set gives saturations, as LOCO AD does.
+        cheapest: the threshold of the least expected cost; None unless costs were given.
     """
 
     results: tuple[Result, ...]
@@ -87,6 +106,19 @@ class Evaluation:
     aupro: float | None
     confusion: Confusion
     by_kind: ByKind | None = None
+    cheapest: Cheapest | None = None
+
+    @property
+    def false_rejects(self) -> Rate | None:
+        """Good images rejected at the bundle's threshold, with the exact interval; None without good ones."""
+        good = self.confusion.true_pass + self.confusion.false_reject
+        return counted_rate(self.confusion.false_reject, good) if good else None
+
+    @property
+    def escapes(self) -> Rate | None:
+        """Defective images passed at the bundle's threshold, with the exact interval; None without defective ones."""
+        defective = self.confusion.escape + self.confusion.true_reject
+        return counted_rate(self.confusion.escape, defective) if defective else None
 
 
 class MapComparison:
@@ -148,6 +180,26 @@ def evaluate(
     return _figures(tuple(results), inspector.bundle.manifest.threshold.value, maps)
 
 
+def with_costs(evaluation: Evaluation, costs: Costs) -> Evaluation:
+    """The evaluation, with the threshold of the least expected cost.
+
+    Raises:
+        DataError: there are no good images or no defective ones.
+    """
+    scores, labels = _scores_and_labels(evaluation.results)
+    best, cost = least_cost(operating_curve(scores, labels), labels, costs)
+    c = evaluation.confusion
+    own = OperatingPoint(evaluation.threshold, c.false_reject, c.escape)
+    cost_of_bundle = costs.of(own, c.true_pass + c.false_reject, c.escape + c.true_reject)
+    return replace(evaluation, cheapest=Cheapest(costs, best, cost, cost_of_bundle))
+
+
+def curve_of(evaluation: Evaluation) -> list[OperatingPoint]:
+    """False rejects against escapes over all thresholds; empty where good or defective images are missing."""
+    scores, labels = _scores_and_labels(evaluation.results)
+    return operating_curve(scores, labels) if labels.any() and not labels.all() else []
+
+
 def figures_by_kind(scores: Scores, samples: Sequence[Sample], maps: MapComparison) -> ByKind | None:
     """Figures apart for each kind of defect; None unless the data set gives saturations and there are defects.
 
@@ -182,10 +234,13 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if len(known) == len(values) else None
 
 
+def _scores_and_labels(results: Sequence[Result]) -> tuple[Scores, Labels]:
+    return np.array([r.score for r in results]), np.array([r.sample.defective for r in results])
+
+
 def _figures(results: tuple[Result, ...], threshold: float, maps: MapComparison) -> Evaluation:
     pixels = maps.pixels
-    scores = np.array([r.score for r in results])
-    labels = np.array([r.sample.defective for r in results])
+    scores, labels = _scores_and_labels(results)
     both = bool(labels.any() and not labels.all())
     f1, f1_threshold = f1_max(scores, labels) if both else (None, None)
     return Evaluation(

@@ -195,7 +195,9 @@ def _line_figures(evaluation: Evaluation, threshold: Threshold) -> list[_Figure]
     return [
         _Figure(
             "False-reject promise",
-            f"at most {100 * threshold.false_reject_rate:.3g}%",
+            ("about " if threshold.folds else "at most ")
+            + f"{100 * threshold.false_reject_rate:.3g}%"
+            + (" (extrapolated)" if threshold.extrapolation else ""),
             f"by {threshold.method} on {threshold.sample_size} good images held out from the bank",
         ),
         _Figure(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import platform
@@ -21,13 +20,17 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from lineward.calibration.threshold import METHOD, check_rate, check_support, images_needed, split_conformal
+from lineward.calibration import cross_conformal, tail
+from lineward.calibration.escapes import escapes_at
 from lineward.export.backbones import DEFAULT, Backbone, load_backbone
 from lineward.export.bank import build_bank
 from lineward.export.drift_reference import drift_reference
 from lineward.export.embedding import EmbeddingGraph, EmbeddingHead, FeatureGraph
-from lineward.export.onnx_graphs import export_embedding, similarity_graph
+from lineward.export.held_out import AUTO, Plan, Promise, plan_calibration
+from lineward.export.onnx_graphs import export_embedding
+from lineward.export.similarity_graph import similarity_graph
 from lineward.export.statistics import FeatureStatistics
+from lineward.runtime import conformal
 from lineward.runtime.anomaly_map import MapMaker, image_score
 from lineward.runtime.bundle import (
     BANK,
@@ -40,11 +43,12 @@ from lineward.runtime.bundle import (
     encode_bundle,
     encode_tensor,
 )
+from lineward.runtime.distinct import distinct_images, fingerprint
 from lineward.runtime.drift import measure
-from lineward.runtime.drift.measurements import Look, look
+from lineward.runtime.drift.measurements import Look, Measurement, look
 from lineward.runtime.engines.onnxruntime import EmbeddingSession
-from lineward.runtime.errors import CalibrationError, DataError, TrainingError
-from lineward.runtime.images import encode_png, read_file, read_image
+from lineward.runtime.errors import TrainingError
+from lineward.runtime.images import encode_png, read_image
 from lineward.runtime.inspector import Inspector
 from lineward.runtime.manifest import FORMAT, Golden, Grid, Manifest, Origin, Score, Threshold, check_identity
 from lineward.runtime.preprocessing import Frame, Preprocessing, preprocess, preprocessed_sha256
@@ -71,6 +75,8 @@ class Recipe:
         rows: rows of the bank.
         bank_method: see `build_bank`.
         false_reject_rate: promised share of good parts rejected, at most.
+        confidence: with which it is kept; None for on average over calibrations.
+        threshold_method: how the threshold is found: see `held_out.METHODS`.
         seed: seed of every random choice.
     """
 
@@ -85,7 +91,14 @@ class Recipe:
     rows: int = 4096
     bank_method: str = "two-halves"
     false_reject_rate: float = 0.05
+    confidence: float | None = None
+    threshold_method: str = AUTO
     seed: int = 0
+
+    @property
+    def promise(self) -> Promise:
+        """What the threshold is to keep, and how."""
+        return Promise(self.false_reject_rate, self.confidence, self.threshold_method, self.seed)
 
 
 class Progress(Protocol):
@@ -107,21 +120,23 @@ def train(
     product: str,
     *,
     held_out: Sequence[Path] = (),
+    defects: Sequence[Path] = (),
     version: int = 1,
     recipe: Recipe = Recipe(),
     progress: Progress,
 ) -> bytes:
     """Learn a product from good images.
 
-    The order and the names of the files do not matter: images are taken in the order of their contents' hashes. The
-    same images, recipe and package versions give the same bytes, but for the time of creation, which the environment
-    variable SOURCE_DATE_EPOCH fixes.
+    The order, names and file formats of the images do not matter: they are taken in the order of their pixels' hashes,
+    each once. The same images, recipe and package versions give the same bytes, but for the time of creation, which the
+    environment variable SOURCE_DATE_EPOCH fixes.
 
     Args:
         images: good images.
         product: what they show.
-        held_out: good images for the threshold; by default a tenth of the images, or as many as the false-reject rate
-            needs, are held out from the bank.
+        held_out: good images for the threshold; by default a tenth of the images, or as many as the promise needs, are
+            held out from the bank, and where that would take too many, each is judged by a bank of others.
+        defects: images of defective parts, for the escape rate at the threshold, on which they have no influence.
         version: version of the product's bundle.
         recipe: every choice.
         progress: shows each step.
@@ -130,32 +145,33 @@ def train(
         The bundle's bytes.
 
     Raises:
-        CalibrationError: too few images for the false-reject rate.
+        CalibrationError: too few images for the promise, or their scores cannot be those of different good parts.
         DataError: the same image is given twice across the bank and the held-out ones.
         TrainingError: the recipe makes no sense.
         ImageError: an image cannot be read.
     """
     _check_recipe(recipe)
     check_identity(product, version)
-    for_bank, for_threshold = _split(images, held_out, recipe)
+    plan = plan_calibration(images, held_out, recipe.promise)
     backbone = load_backbone(recipe.backbone, recipe.weights)
-    features = FeatureGraph(backbone, recipe.levels)
-    spec = Preprocessing(width=recipe.size, height=recipe.size)
-    with tempfile.TemporaryDirectory(prefix="lineward-") as folder:
-        pixels = _preprocess_all([p for p, _ in for_bank], spec, Path(folder), progress)
-        statistics = _gather(features, pixels, progress)
-        whitening = statistics.whitening(recipe.shrinkage, recipe.dimensions)
-        side = recipe.size // min(recipe.levels)
-        head = EmbeddingHead(whitening, statistics.lift(whitening, recipe.tau, recipe.position), side)
-        grid = Grid(side, side, head.dimensions)
-        embedding = export_embedding(EmbeddingGraph(features, head), recipe.size)
-        bank = _bank(embedding, grid, pixels, recipe, progress)
-        looks = [look(image) for image in pixels]
-    tensor = encode_tensor(BANK_TENSOR, bank)
-    offset = len(tensor) - bank.nbytes
-    members = {EMBEDDING: embedding, BANK: tensor, SIMILARITY: similarity_graph(grid, len(bank), offset)}
-    draft = _draft(product, version, recipe, spec, grid, len(bank), backbone, for_bank, for_threshold)
-    return _calibrate(draft, members, [p for p, _ in for_threshold], looks, progress)
+    bank, apart = ([path for path, _ in chosen] for chosen in (plan.bank, plan.held_out))
+    judged = _judge_folds(bank, plan, backbone, recipe, progress)
+    learned = _learn(bank, backbone, recipe, progress)
+    draft = _draft(product, version, recipe, learned, backbone, plan)
+    bundle = decode_bundle(encode_bundle(draft, learned.members), "the new bundle")
+    inspector = Inspector(bundle)
+    if not plan.folds:
+        judged = _judge(inspector, apart, "score held-out images", progress)
+    scores = [judgement.score for judgement in judged]
+    threshold = _threshold(scores, plan, recipe)
+    if defects:
+        threshold = _with_escapes(threshold, inspector, defects, progress)
+    median = apart[int(np.argsort(scores, kind="stable")[len(scores) // 2])]
+    golden, golden_members = _golden(bundle, inspector, read_image(median))
+    measured = [judgement.measured for judgement in judged if judgement.measured is not None]
+    drift = drift_reference(measured, learned.looks, recipe.seed)
+    manifest = msgspec.structs.replace(draft, threshold=threshold, golden=golden, drift=drift)
+    return encode_bundle(manifest, learned.members | golden_members)
 
 
 def _check_recipe(recipe: Recipe) -> None:
@@ -169,47 +185,61 @@ def _check_recipe(recipe: Recipe) -> None:
             raise TrainingError(f"a {name} of {value} makes no sense", do=f"choose a finite number of {least} or more")
 
 
-_Fingerprinted = tuple[Path, str]
+@dataclass(frozen=True)
+class _Learned:
+    """What was learned from some images: all of a bundle but what it says of itself."""
+
+    spec: Preprocessing
+    grid: Grid
+    rows: int
+    members: dict[str, bytes]
+    looks: list[Look]
 
 
-def _split(
-    images: Sequence[Path], held_out: Sequence[Path], recipe: Recipe
-) -> tuple[list[_Fingerprinted], list[_Fingerprinted]]:
-    """The images for the bank and those for the threshold, each by content hash."""
-    fingerprinted = _by_content(images)
-    if held_out:
-        apart = _by_content(held_out)
-        shared = {digest for _, digest in fingerprinted} & {digest for _, digest in apart}
-        if shared:
-            twins = [str(path) for path, digest in apart if digest in shared]
-            raise DataError(f"{twins[0]}: is both a training and a held-out image", do="hold out other images")
-        check_support(recipe.false_reject_rate, len(apart))
-        return fingerprinted, apart
-    count = _count_to_hold_out(len(fingerprinted), recipe.false_reject_rate)
-    chosen = set(np.random.default_rng(recipe.seed).choice(len(fingerprinted), count, replace=False).tolist())
-    bank = [item for i, item in enumerate(fingerprinted) if i not in chosen]
-    return bank, [fingerprinted[i] for i in sorted(chosen)]
+@dataclass(frozen=True)
+class _Judgement:
+    """What the device will find of a good image."""
+
+    score: float
+    measured: Measurement | None
 
 
-def _count_to_hold_out(images: int, false_reject_rate: float) -> int:
-    """A tenth, or as many as the rate needs, leaving at least one image for the bank."""
-    check_rate(false_reject_rate)
-    needed = images_needed(false_reject_rate)
-    if images <= needed:
-        raise CalibrationError(
-            f"{images} different good images cannot support a false-reject rate of {false_reject_rate:g}: "
-            f"{needed} must be held out for the threshold, and the bank needs others",
-            do=f"pass at least {needed + 1} good images, better {4 * needed}, or a higher --false-reject-rate",
-        )
-    return max(images // 10, needed)
+def _learn(paths: Sequence[Path], backbone: Backbone, recipe: Recipe, progress: Progress) -> _Learned:
+    """Everything that images teach: statistics, whitening, embedding graph, bank."""
+    features = FeatureGraph(backbone, recipe.levels)
+    spec = Preprocessing(width=recipe.size, height=recipe.size)
+    with tempfile.TemporaryDirectory(prefix="lineward-") as folder:
+        pixels = _preprocess_all(paths, spec, Path(folder), progress)
+        statistics = _gather(features, pixels, progress)
+        whitening = statistics.whitening(recipe.shrinkage, recipe.dimensions)
+        side = recipe.size // min(recipe.levels)
+        head = EmbeddingHead(whitening, statistics.lift(whitening, recipe.tau, recipe.position), side)
+        grid = Grid(side, side, head.dimensions)
+        embedding = export_embedding(EmbeddingGraph(features, head), recipe.size)
+        bank = _bank(embedding, grid, pixels, recipe, progress)
+        looks = [look(image) for image in pixels]
+    tensor = encode_tensor(BANK_TENSOR, bank)
+    offset = len(tensor) - bank.nbytes
+    members = {EMBEDDING: embedding, BANK: tensor, SIMILARITY: similarity_graph(grid, len(bank), offset)}
+    return _Learned(spec, grid, len(bank), members, looks)
 
 
-def _by_content(paths: Sequence[Path]) -> list[_Fingerprinted]:
-    """Each image once, in the order of content hashes: a copy is no further evidence."""
-    first: dict[str, Path] = {}
-    for path in sorted(paths):
-        first.setdefault(hashlib.sha256(read_file(path)).hexdigest(), path)
-    return [(first[digest], digest) for digest in sorted(first)]
+def _judge_folds(
+    paths: Sequence[Path], plan: Plan, backbone: Backbone, recipe: Recipe, progress: Progress
+) -> list[_Judgement]:
+    """The judgement of each image with what was learned from the folds it is not in; none without folds."""
+    judgements: dict[int, _Judgement] = {}
+    for number, fold in enumerate(plan.folds, 1):
+        apart = set(fold.tolist())
+        others = [path for i, path in enumerate(paths) if i not in apart]
+        with progress.step(f"fold {number} of {len(plan.folds)}", 1) as advance:
+            learned = _learn(others, backbone, recipe, progress)
+            draft = _draft("fold", 1, recipe, learned, backbone, plan)
+            inspector = Inspector(decode_bundle(encode_bundle(draft, learned.members), "a fold"))
+            judged = _judge(inspector, [paths[i] for i in fold], "score the fold", progress)
+            judgements.update(zip(fold.tolist(), judged, strict=True))
+            advance(1)
+    return [judgements[i] for i in range(len(judgements))]
 
 
 def _preprocess_all(paths: Sequence[Path], spec: Preprocessing, folder: Path, progress: Progress) -> NDArray[np.uint8]:
@@ -253,30 +283,20 @@ def _bank(
         )
 
 
-def _draft(
-    product: str,
-    version: int,
-    recipe: Recipe,
-    spec: Preprocessing,
-    grid: Grid,
-    rows: int,
-    backbone: Backbone,
-    for_bank: Sequence[_Fingerprinted],
-    for_threshold: Sequence[_Fingerprinted],
-) -> Manifest:
+def _draft(product: str, version: int, recipe: Recipe, learned: _Learned, backbone: Backbone, plan: Plan) -> Manifest:
     """The manifest of a bundle that knows its product but has no threshold yet: its draft one passes nothing."""
-    digests = sorted(digest for _, digest in [*for_bank, *for_threshold])
+    images = {digest for _, digest in [*plan.bank, *plan.held_out]}
     return Manifest(
         format=FORMAT,
         product=product,
         version=version,
         created=_time_of_creation(),
         members={},
-        preprocessing=spec,
-        grid=grid,
-        rows=rows,
+        preprocessing=learned.spec,
+        grid=learned.grid,
+        rows=learned.rows,
         score=Score(recipe.size, recipe.size, recipe.size * _SMOOTHING),
-        threshold=Threshold(0.0, recipe.false_reject_rate, METHOD, len(for_threshold), recipe.seed),
+        threshold=Threshold(0.0, recipe.false_reject_rate, plan.method, len(plan.held_out), recipe.seed),
         origin=Origin(
             backbone=backbone.name,
             weights_sha256=backbone.weights_sha256,
@@ -285,8 +305,8 @@ def _draft(
             tau=recipe.tau,
             position=recipe.position,
             bank_method=recipe.bank_method,
-            images=len(for_bank),
-            data_sha256=hashlib.sha256("\n".join(digests).encode()).hexdigest(),
+            images=len(plan.bank),
+            data_sha256=fingerprint(images),
             seed=recipe.seed,
             tools=_versions(),
         ),
@@ -295,27 +315,34 @@ def _draft(
     )
 
 
-def _calibrate(
-    draft: Manifest, members: dict[str, bytes], paths: Sequence[Path], looks: Sequence[Look], progress: Progress
-) -> bytes:
-    """Inspect the held-out images as the device will, set the threshold, and add drift reference and golden images."""
-    bundle = decode_bundle(encode_bundle(draft, members), "the new bundle")
-    inspector = Inspector(bundle)
-    scores, measured = [], []
-    with progress.step("score held-out images", len(paths)) as advance:
+def _judge(inspector: Inspector, paths: Sequence[Path], step: str, progress: Progress) -> list[_Judgement]:
+    """Inspect as the device will."""
+    judgements = []
+    with progress.step(step, len(paths)) as advance:
         for index, path in enumerate(paths):
             inspection = inspector.inspect(read_image(path))
-            scores.append(inspection.score)
-            measured.append(measure(inspection))
+            judgements.append(_Judgement(inspection.score, measure(inspection)))
             advance(index + 1)
-    # Rounding can bring the score of an image that is all in the bank below 0.
-    value = max(0.0, split_conformal(scores, draft.threshold.false_reject_rate))
-    threshold = msgspec.structs.replace(draft.threshold, value=value)
-    median = paths[int(np.argsort(scores, kind="stable")[len(scores) // 2])]
-    golden, golden_members = _golden(bundle, inspector, read_image(median))
-    drift = drift_reference([m for m in measured if m is not None], looks, draft.threshold.seed)
-    manifest = msgspec.structs.replace(draft, threshold=threshold, golden=golden, drift=drift)
-    return encode_bundle(manifest, members | golden_members)
+    return judgements
+
+
+def _threshold(scores: Sequence[float], plan: Plan, recipe: Recipe) -> Threshold:
+    rate, confidence, seed = recipe.false_reject_rate, recipe.confidence, recipe.seed
+    data = fingerprint(digest for _, digest in plan.held_out)
+    if plan.method == cross_conformal.METHOD:
+        return cross_conformal.calibrate(scores, rate, folds=len(plan.folds), seed=seed, data_sha256=data)
+    if plan.method == tail.METHOD:
+        return tail.calibrate(scores, rate, confidence, seed=seed, data_sha256=data)
+    return conformal.calibrate(scores, rate, confidence, seed=seed, data_sha256=data)
+
+
+def _with_escapes(threshold: Threshold, inspector: Inspector, defects: Sequence[Path], progress: Progress) -> Threshold:
+    distinct = distinct_images(defects)
+    judged = _judge(inspector, [path for path, _ in distinct], "score defective parts", progress)
+    escapes = escapes_at(
+        [judgement.score for judgement in judged], threshold.value, fingerprint(digest for _, digest in distinct)
+    )
+    return msgspec.structs.replace(threshold, escapes=escapes)
 
 
 def _golden(bundle: Bundle, inspector: Inspector, frame: Frame) -> tuple[tuple[Golden, ...], dict[str, bytes]]:

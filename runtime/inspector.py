@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lineward.runtime.anomaly_map import MapMaker, image_score
 from lineward.runtime.bundle import Bundle
+from lineward.runtime.calibration_file import Calibration, check_bound
 from lineward.runtime.engines import Engine, OnnxRuntimeEngine
 from lineward.runtime.inspection import Inspection, decide
 from lineward.runtime.preprocessing import Frame, preprocess
@@ -24,6 +25,14 @@ class Inspector:
         engine: the hardware to score on; onnxruntime on the CPU by default.
         ended: hears each stage of `inspect` end, for measuring; an engine given must be told of it as well, or its
             embedding is heard as a part of similarity.
+        calibration: this device's own threshold; the bundle's by default.
+
+    Attributes:
+        bundle: what it inspects with.
+        threshold: the one that applies.
+
+    Raises:
+        CalibrationError: the calibration belongs to another bundle.
 
     Example:
         >>> inspector = Inspector(read_bundle("bottle.lineward"))
@@ -31,8 +40,17 @@ class Inspector:
         <Verdict.PASS: 'pass'>
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine | None = None, ended: StageEnded = nobody) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Engine | None = None,
+        ended: StageEnded = nobody,
+        calibration: Calibration | None = None,
+    ) -> None:
+        if calibration is not None:
+            check_bound(calibration, bundle)
         self.bundle = bundle
+        self.threshold = bundle.manifest.threshold if calibration is None else calibration.threshold
         self._engine = engine or OnnxRuntimeEngine(bundle, ended=ended)
         self._ended = ended
         self._maps = MapMaker(bundle.manifest.grid, bundle.manifest.score)
@@ -55,7 +73,7 @@ class Inspector:
         anomaly_map = self._maps.anomaly_map(patch_scores)
         self._ended(Stage.MAP)
         score = image_score(anomaly_map)
-        threshold = self.bundle.manifest.threshold.value
+        threshold = self.threshold.value
         verdict, reason = decide(score, threshold)
         inspection = Inspection(verdict, reason, score, threshold, anomaly_map, time.perf_counter() - start, pixels)
         self._ended(Stage.VERDICT)

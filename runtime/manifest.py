@@ -21,6 +21,8 @@ Count = Annotated[int, Meta(ge=1, le=1 << 24)]
 Pixels = Annotated[int, Meta(ge=8, le=8192)]
 Patches = Annotated[int, Meta(ge=1, le=2048)]
 Rate = Annotated[float, Meta(gt=0, lt=1)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,7 +32,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Member(Record, frozen=True):
     """One file of the bundle."""
 
-    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    sha256: Sha256
     size: Annotated[int, Meta(ge=0, le=1 << 31)]
 
 
@@ -64,15 +66,73 @@ class Score(Record, frozen=True):
     image_score: str = IMAGE_SCORE
 
 
-class Threshold(Record, frozen=True):
+class Bound(Record, frozen=True):
+    """A share that is not exceeded, with a confidence.
+
+    Attributes:
+        rate: the share.
+        confidence: the chance, over all that could have been drawn instead, that the statement is true.
+    """
+
+    rate: Share
+    confidence: Rate
+
+
+class Extrapolation(Record, frozen=True):
+    """A threshold from beyond the sample: a generalised Pareto tail, fitted to the highest scores and followed further.
+
+    Attributes:
+        exceedances: scores that the tail was fitted to.
+        shape: of the tail; below 0 it ends, above 0 it is heavier than exponential.
+        scale: of the tail, in score.
+        p_value: goodness of fit, the chance of a worse fit (Anderson-Darling) if the tail were right.
+        estimate: the tail's own threshold.
+        confidence: with which, if the tail is right, the threshold used is at or above the true one.
+    """
+
+    exceedances: Count
+    shape: float
+    scale: Annotated[float, Meta(gt=0)]
+    p_value: Share
+    estimate: float
+    confidence: Rate
+
+
+class Escapes(Record, frozen=True):
+    """Labelled defective parts that passed a threshold, and the exact (Clopper-Pearson) interval of their share.
+
+    Attributes:
+        defects: defective parts that were judged.
+        escaped: those that passed.
+        lower: lower end of the interval of the escape rate.
+        upper: its upper end.
+        confidence: of the interval.
+        data_sha256: fingerprint of the defective images.
+    """
+
+    defects: Count
+    escaped: Annotated[int, Meta(ge=0)]
+    lower: Share
+    upper: Share
+    confidence: Rate
+    data_sha256: Sha256
+
+
+class Threshold(Record, frozen=True, omit_defaults=True):
     """The image score above which a part is rejected, and the promise behind it.
 
     Attributes:
         value: the image score that still passes.
         false_reject_rate: the promised share of good parts rejected, at most.
-        method: how the value was found ("split-conformal").
+        method: how the value was found: "split-conformal", "cross-conformal" or "tail".
         sample_size: held-out good images behind it.
         seed: seed of the split.
+        confidence: with which the promise is kept; None for on average over calibrations.
+        bound: what can be said with confidence; None where nothing can.
+        folds: banks of a cross-conformal calibration; None for other methods.
+        extrapolation: the tail, where the value lies beyond what the sample supports.
+        data_sha256: fingerprint of the held-out images.
+        escapes: how labelled defects fared, where some were at hand.
     """
 
     value: Annotated[float, Meta(ge=0, le=2)]
@@ -80,6 +140,12 @@ class Threshold(Record, frozen=True):
     method: str
     sample_size: Count
     seed: int
+    confidence: Rate | None = None
+    bound: Bound | None = None
+    folds: Count | None = None
+    extrapolation: Extrapolation | None = None
+    data_sha256: Sha256 | None = None
+    escapes: Escapes | None = None
 
 
 ReferenceValues = Annotated[tuple[float, ...], Meta(max_length=4096)]
@@ -105,7 +171,27 @@ class DriftReference(Record, frozen=True):
     sharpness: ReferenceValues
 
 
-class Origin(Record, frozen=True):
+class Addition(Record, frozen=True):
+    """Good images that were added to a finished bundle.
+
+    Attributes:
+        bundle_sha256: names the bundle they were added to.
+        created: UTC time, ISO 8601.
+        images: good images whose patches could enter the bank.
+        rows: rows of the bank that they added.
+        data_sha256: fingerprint of all images given, bank and held-out.
+        seed: seed of the split.
+    """
+
+    bundle_sha256: Sha256
+    created: str
+    images: Count
+    rows: Annotated[int, Meta(ge=0, le=1 << 24)]
+    data_sha256: Sha256
+    seed: int
+
+
+class Origin(Record, frozen=True, omit_defaults=True):
     """Where a bundle came from.
 
     Attributes:
@@ -120,6 +206,7 @@ class Origin(Record, frozen=True):
         data_sha256: fingerprint of all good images, bank and held-out.
         seed: seed of every random choice.
         tools: versions of what made it.
+        additions: good images added later, by `lineward adapt`; they are counted in `images`, not in `data_sha256`.
     """
 
     backbone: str
@@ -133,6 +220,7 @@ class Origin(Record, frozen=True):
     data_sha256: str
     seed: int
     tools: dict[str, str]
+    additions: tuple[Addition, ...] = ()
 
 
 class Golden(Record, frozen=True):
@@ -147,7 +235,7 @@ class Golden(Record, frozen=True):
 
     image: str
     scores: str
-    preprocessed_sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    preprocessed_sha256: Sha256
     image_score: float
 
 

@@ -310,6 +310,7 @@ def test_images_that_are_not_there_are_named(lineward, tiny_path: Path, tmp_path
         ["inspect"],
         ["train"],
         ["train", "x", "--bank-method", "best"],
+        ["train", "x", "--threshold-method", "best"],
         ["train", "x", "--rows", "many"],
         ["inspect", "b", "i", "--format", "xml"],
         ["inspect", "b", "i", "--threads", "0"],
@@ -341,7 +342,7 @@ def test_info_tells_product_promise_and_threshold(lineward, tiny_path: Path):
     told = lineward("info", tiny_path)
     manifest = read_bundle(tiny_path).manifest
     assert told.code == PASSED
-    for fact in (manifest.product, f"{manifest.threshold.value:.4f}", "at most 0.2", manifest.origin.data_sha256):
+    for fact in (manifest.product, f"{manifest.threshold.value:.4f}", "at most 20 %", manifest.origin.data_sha256):
         assert fact in told.out
 
 
@@ -395,6 +396,35 @@ def test_train_verify_inspect_and_evaluate(lineward, parts: Path, tmp_path: Path
     assert (tmp_path / "r.html").read_text().lstrip().lower().startswith("<!doctype html>")
 
 
+def test_training_says_what_it_promises_and_what_escapes(lineward, parts: Path, tmp_path: Path):
+    told = lineward("train", parts, "-o", tmp_path / "b.lineward", *ROWS, "--threshold-method", "cross")
+    assert told.code == PASSED
+    threshold = read_bundle(tmp_path / "b.lineward").manifest.threshold
+    assert threshold.escapes is not None
+    assert threshold.escapes.defects == 2
+    for words in ("12 good images in 5 folds", f"{threshold.escapes.escaped} of 2 labelled defects passed"):
+        assert words in told.out
+
+
+def test_costs_choose_a_threshold(lineward, tiny_path: Path, parts: Path, tmp_path: Path):
+    figures = tmp_path / "figures.json"
+    words = ("--costs", 1, 100, "--defect-share", 0.02, "--json", figures, "--report", tmp_path / "r.html")
+    told = lineward("evaluate", tiny_path, parts, *words)
+    assert told.code == PASSED
+    assert "a false reject costs 1, an escape 100, 2 % of the parts are defective" in told.out
+    found = json.loads(figures.read_text())
+    assert found["cheapest"]["best"] in found["curve"]
+    assert found["cheapest"]["cost"] <= found["cheapest"]["cost_of_bundle"]
+    assert (found["false_reject_rate"]["of"], found["escape_rate"]["of"]) == (2, 2)
+    assert found["escape_rate"]["lower"] < found["escape_rate"]["share"] <= found["escape_rate"]["upper"]
+
+
+def test_costs_that_make_no_sense_are_refused(lineward, tiny_path: Path, parts: Path):
+    told = lineward("evaluate", tiny_path, parts, "--costs", -1, 100)
+    assert told.code == FAILED
+    assert "a cost of -1" in told.err
+
+
 def test_the_report_lies_beside_the_bundle_by_default(lineward, tiny_path: Path, parts: Path, tmp_path: Path):
     bundle = Path(shutil.copy(tiny_path, tmp_path / "tiny.lineward"))
     assert lineward("evaluate", bundle, parts).code == PASSED
@@ -412,6 +442,9 @@ def test_a_product_is_called_after_its_folder(lineward, parts: Path, tmp_path: P
     [
         (["--false-reject-rate", "0.05"], "at least 20 good images"),
         (["--false-reject-rate", "2"], "makes no sense"),
+        (["--confidence", "2"], "a confidence of 2"),
+        (["--confidence", "0.99"], "with 99 % confidence"),
+        (["--threshold-method", "tail"], "too few to follow the tail"),
         (["--size", "100"], "an input of 100 pixels"),
         (["--seed", "-1"], "a seed of -1"),
         (["--tau", "nan"], "a tau of nan"),

@@ -29,7 +29,6 @@ from benchmarks.accuracy.measure import Scores, anomaly_maps, measure
 from benchmarks.accuracy.tabulate import Statistic
 from benchmarks.results_file import write_results
 from lineward.calibration.metrics import image_auroc
-from lineward.calibration.threshold import images_needed
 from lineward.export import synthetic
 from lineward.export.backbones import sha256_of
 from lineward.export.bank import build_bank
@@ -41,6 +40,7 @@ from lineward.export.statistics import FeatureStatistics, Whitening
 from lineward.export.synthetic import LOGICAL, Part, render_part, write_dataset
 from lineward.export.training import Progress, Recipe
 from lineward.runtime.cli.console import ConsoleProgress, print_table
+from lineward.runtime.conformal import images_needed
 from lineward.runtime.images import write_png
 
 SETTING = Setting()

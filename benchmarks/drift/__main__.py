@@ -19,12 +19,12 @@ import numpy as np
 from benchmarks.drift.rivals import cusum, simple_jumper
 from benchmarks.drift.streams import PLANS, Plan, Pool, Vectors, build_pool, measured
 from benchmarks.results_file import RESULTS, write_results
-from lineward.calibration.threshold import split_conformal
 from lineward.export.presets import PRESETS
 from lineward.export.synthetic import render_part
 from lineward.export.training import train
 from lineward.runtime.bundle import decode_bundle
 from lineward.runtime.cli.console import ConsoleProgress
+from lineward.runtime.conformal import split_conformal
 from lineward.runtime.drift import FRAMES_BETWEEN_FALSE_ALARMS, STATISTICS, DriftMonitor, Measurement, measure
 from lineward.runtime.drift.measurements import Look
 from lineward.runtime.drift.monitor import RANGES

@@ -6,6 +6,7 @@ centroids, it adds the rare normal patches that centroids smear out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -17,7 +18,11 @@ _BLOCK = 16384
 
 
 def farthest_points(
-    candidates: Rows, start: Rows, count: int, progress: Callable[[int], None] = lambda _: None
+    candidates: Rows,
+    start: Rows,
+    count: int,
+    progress: Callable[[int], None] = lambda _: None,
+    until: float = math.inf,
 ) -> Rows:
     """Pick `count` candidates, each the farthest in cosine from the start and the picks before it.
 
@@ -30,9 +35,10 @@ def farthest_points(
         start: unit rows already chosen, float32 [m, dimensions], m >= 1.
         count: picks to make, at most n.
         progress: called with the picks made so far.
+        until: picking ends early where no candidate is left that is less similar than this to all rows.
 
     Returns:
-        float32 [count, dimensions], in the order picked.
+        float32 [count, dimensions], in the order picked; fewer rows where `until` ended it.
     """
     similarity = greatest_similarity(candidates, start)
     order = np.argsort(similarity, kind="stable")
@@ -50,6 +56,8 @@ def farthest_points(
             pool, nearest = np.concatenate([pool, block]), np.concatenate([nearest, known])
             awake += _BLOCK
             best = int(nearest.argmin())
+        if nearest[best] >= until:
+            return picks[:made]
         picks[made] = pool[best]
         np.maximum(nearest, pool @ pool[best], out=nearest)
         nearest[best] = np.inf  # never twice, even where a row's product with itself rounds below another's

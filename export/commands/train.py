@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from lineward.export.bank import METHODS
+from lineward.export.bank import METHODS as BANK_METHODS
 from lineward.export.datasets import open_dataset, readable
+from lineward.export.held_out import METHODS
 from lineward.export.presets import DEFAULT_PRESET, PRESETS
 from lineward.export.training import Recipe, train
-from lineward.runtime.bundle import write_bundle
+from lineward.runtime.bundle import decode_bundle, write_bundle
 from lineward.runtime.cli import PASSED
-from lineward.runtime.cli.console import ConsoleProgress, print_error
+from lineward.runtime.cli.console import ConsoleProgress, print_error, print_table
+from lineward.runtime.cli.promise import describe_threshold
 from lineward.runtime.errors import DataError
 
 _DEFAULT = Recipe()
@@ -32,6 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RATE",
         help="promised share of good parts rejected, at most (default: %(default)s)",
     )
+    parser.add_argument(
+        "--confidence",
+        type=float,
+        help="keep that rate with this confidence, such as 0.95 (default: on average over calibrations)",
+    )
+    parser.add_argument(
+        "--threshold-method",
+        choices=METHODS,
+        default=_DEFAULT.threshold_method,
+        help="; ".join(f"{name}: {meaning}" for name, meaning in METHODS.items()) + " (default: %(default)s)",
+    )
     parser.add_argument("--skip-unreadable", action="store_true", help="go on without images that cannot be read")
     parser.add_argument("--seed", type=int, default=_DEFAULT.seed)
     recipe = parser.add_argument_group("recipe")
@@ -47,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     recipe.add_argument("--tau", type=float, help="the lift; 0 is plain cosine")
     recipe.add_argument("--position", type=float, help="weight of a patch's place; 0 for parts that lie anywhere")
     recipe.add_argument("--rows", type=int, help="rows of the bank")
-    recipe.add_argument("--bank-method", choices=METHODS)
+    recipe.add_argument("--bank-method", choices=BANK_METHODS)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -62,17 +75,20 @@ def run(arguments: argparse.Namespace) -> int:
     progress = ConsoleProgress()
     images = _readable(dataset.train, arguments.skip_unreadable, progress)
     held_out = _readable(dataset.validation, arguments.skip_unreadable, progress)
+    defects = [sample.path for sample in dataset.test if sample.defective]
     recipe = _recipe(arguments)
     data = train(
         images,
         product,
         held_out=held_out,
+        defects=_readable(defects, arguments.skip_unreadable, progress),
         version=arguments.bundle_version,
         recipe=recipe,
         progress=progress,
     )
     write_bundle(output, data)
     print(f"wrote {output} ({len(data) / 1e6:.1f} MB)")
+    print_table("", ("", ""), describe_threshold(decode_bundle(data, str(output)).manifest.threshold))
     return PASSED
 
 

@@ -33,10 +33,14 @@ COMMANDS = (
     Command("demo", "lineward.export.commands.demo", "the whole way, on synthetic parts or your data", "export"),
     Command("train", "lineward.export.commands.train", "learn good parts from good images; write a bundle", "export"),
     Command("evaluate", "lineward.export.commands.evaluate", "measure a bundle on labelled images", "export"),
+    Command(
+        "adapt", "lineward.export.commands.adapt", "add new good images to a bundle; write its next version", "export"
+    ),
     Command("key", "lineward.export.commands.key", "make a key to sign bundles with, or show one"),
     Command("sign", "lineward.export.commands.sign", "sign a bundle, so that stations accept it"),
     Command("inspect", "lineward.runtime.cli.inspect", "pass or reject images"),
     Command("info", "lineward.runtime.cli.info", "say what a bundle is and promises"),
+    Command("calibrate", "lineward.runtime.cli.calibrate", "find this device's own threshold from its good parts"),
     Command("bench", "lineward.runtime.cli.bench", "measure latency on this device, or compare two measurements"),
     Command("run", "lineward.runtime.cli.run", "run a station: camera, PLC, verdicts", "station"),
     Command(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 import msgspec
 
 from lineward.runtime.bundle import read_bundle
+from lineward.runtime.calibration_file import read_calibration
 from lineward.runtime.cli import PASSED, trusted_bundle
 from lineward.runtime.cli.console import print_table
+from lineward.runtime.cli.promise import describe_calibration, describe_threshold
 from lineward.runtime.manifest import Manifest
 from lineward.runtime.trust import AcceptAny, open_trust
 
@@ -17,6 +20,7 @@ from lineward.runtime.trust import AcceptAny, open_trust
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     trusted_bundle.add_arguments(parser)
+    parser.add_argument("--calibration", type=Path, metavar="FILE", help="this device's own, by `lineward calibrate`")
     parser.add_argument("--json", action="store_true", help="print the manifest itself")
 
 
@@ -28,22 +32,27 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(msgspec.to_builtins(bundle.manifest), indent=2))
     else:
         signatures = trusted_bundle.describe_signatures(bundle, trust)
-        rows = [*describe(bundle.manifest), ("bundle", f"sha256 {bundle.sha256}"), *signatures]
+        calibration = read_calibration(arguments.calibration, bundle) if arguments.calibration else None
+        own = describe_calibration(calibration, bundle.manifest) if calibration else []
+        rows = [*describe(bundle.manifest), ("bundle", f"sha256 {bundle.sha256}"), *signatures, *own]
         print_table("", ("", ""), rows)
     return PASSED
 
 
 def describe(manifest: Manifest) -> list[tuple[str, str]]:
     """The main facts of a manifest in words."""
-    m, p, t, o = manifest, manifest.preprocessing, manifest.threshold, manifest.origin
+    m, p, o = manifest, manifest.preprocessing, manifest.origin
     return [
         ("product", f"{m.product}, version {m.version}, made {m.created}"),
-        ("promise", f"at most {t.false_reject_rate:.3g} of good parts rejected, on average over calibrations"),
-        ("threshold", f"{t.value:.4f}, by {t.method} from {t.sample_size} held-out good images, seed {t.seed}"),
+        *describe_threshold(m.threshold),
         ("input", f"{p.width}x{p.height} {p.colour}, {p.resize}"),
         ("embedding", f"{o.backbone}, strides {', '.join(map(str, o.levels))}, {m.grid.dimensions} dimensions"),
         ("patches", f"{m.grid.rows}x{m.grid.columns}"),
         ("bank", f"{m.rows} rows by {o.bank_method} from {o.images} good images, seed {o.seed}"),
+        *(
+            ("added", f"{a.images} images, {a.rows} rows, {a.created}, to the bundle {a.bundle_sha256[:12]}")
+            for a in o.additions
+        ),
         (
             "map",
             f"{m.score.map_width}x{m.score.map_height}, sigma {m.score.sigma:g}, image score: {m.score.image_score}",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lineward.runtime.calibration_file import read_calibration
 from lineward.runtime.cli import FAILED, PASSED, REJECTED, trusted_bundle
 from lineward.runtime.cli.console import ConsoleProgress, NoProgress, print_error, print_table
 from lineward.runtime.engines import ENGINES, open_engine
@@ -46,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", help="files, folders (searched in depth) or quoted globs")
     parser.add_argument("--format", choices=("table", "jsonl", "csv"), default="table")
     parser.add_argument("--overlays", type=Path, metavar="FOLDER", help="write pictures with heat map and contour here")
+    parser.add_argument("--calibration", type=Path, metavar="FILE", help="this device's own, by `lineward calibrate`")
     parser.add_argument("--engine", choices=ENGINES, default="cpu", help="where to run (default: %(default)s)")
     parser.add_argument("--threads", type=_positive, help="threads to use (default: every core this process may use)")
 
@@ -53,13 +55,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Inspect and print; an unreadable image is a rejected part, and makes the exit code 2."""
     bundle, _ = trusted_bundle.read(arguments)
-    inspector = Inspector(bundle, open_engine(bundle, arguments.engine, arguments.threads))
+    calibration = read_calibration(arguments.calibration, bundle) if arguments.calibration else None
+    inspector = Inspector(bundle, open_engine(bundle, arguments.engine, arguments.threads), calibration=calibration)
     paths = find_images(arguments.images)
     overlays = _plan_overlays(paths, arguments.overlays) if arguments.overlays else {}
     with _progress(arguments.format).step("inspect images", len(paths)) as advance:
         rows = inspect_files(inspector, paths, overlays, advance)
         tally = _tally(_WRITERS[arguments.format](rows))
     passed, rejected, unreadable = tally
+    if calibration:
+        applied, own = inspector.threshold.value, bundle.manifest.threshold.value
+        print(f"threshold {applied:.4f} by {arguments.calibration} (the bundle's own: {own:.4f})", file=sys.stderr)
     print(f"{passed} passed, {rejected} rejected, {unreadable} of these unreadable", file=sys.stderr)
     return FAILED if unreadable else REJECTED if rejected else PASSED
 
@@ -75,8 +81,7 @@ def inspect_files(
         except ImageError as error:
             named = str(path) in error.what
             print_error(str(error) if named else f"{path}: {error}")
-            threshold = inspector.bundle.manifest.threshold.value
-            inspection = rejected_without_score(Reason.IMAGE_UNREADABLE, threshold)
+            inspection = rejected_without_score(Reason.IMAGE_UNREADABLE, inspector.threshold.value)
         else:
             if path in overlays:
                 _make_folder(overlays[path].parent)

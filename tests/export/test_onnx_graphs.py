@@ -14,7 +14,8 @@ from onnx import TensorProto
 
 from lineward.export.backbones import Backbone
 from lineward.export.embedding import EmbeddingGraph, EmbeddingHead, FeatureGraph
-from lineward.export.onnx_graphs import export_embedding, similarity_graph
+from lineward.export.onnx_graphs import export_embedding
+from lineward.export.similarity_graph import similarity_graph
 from lineward.export.statistics import Lift, Whitening
 from lineward.runtime.bundle import BANK, BANK_TENSOR, EMBEDDING, SIMILARITY, Bundle, encode_tensor
 from lineward.runtime.engines import OnnxRuntimeEngine

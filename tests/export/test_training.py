@@ -13,12 +13,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from lineward.calibration.threshold import split_conformal
 from lineward.export import training
 from lineward.export.bank import METHODS
 from lineward.export.synthetic import render_part
 from lineward.export.training import Progress, Recipe, train
 from lineward.runtime.bundle import BANK, EMBEDDING, Bundle, decode_bundle
+from lineward.runtime.conformal import split_conformal
 from lineward.runtime.drift import STATISTICS, measure
 from lineward.runtime.errors import CalibrationError, DataError, ImageError, TrainingError
 from lineward.runtime.golden import check_golden
@@ -26,7 +26,7 @@ from lineward.runtime.images import encode_png, read_image, write_png
 from lineward.runtime.inspection import Verdict
 from lineward.runtime.inspector import Inspector
 
-SMALL = Recipe(size=64, rows=64, false_reject_rate=0.3)
+SMALL = Recipe(size=64, rows=64, false_reject_rate=0.3, threshold_method="split")
 PATCHES = 64
 HELD_OUT = 3  # of a dozen, at that rate
 
@@ -139,19 +139,6 @@ def test_images_set_apart_by_the_data_set_set_the_threshold(good_images: list[Pa
     assert (bundle.manifest.origin.images, bundle.manifest.threshold.sample_size) == (7, 5)
 
 
-@pytest.mark.parametrize(
-    ("count", "rate", "held_out"), [(5, 0.3, 3), (12, 0.5, 1), (25, 0.5, 2), (40, 0.05, 19), (200, 0.3, 20)]
-)
-def test_a_tenth_is_held_out_or_as_many_as_the_rate_needs(tmp_path: Path, count: int, rate: float, held_out: int):
-    paths = [tmp_path / f"{i}.png" for i in range(count)]
-    for index, path in enumerate(paths):
-        path.write_bytes(str(index).encode())
-    bank, apart = training._split(paths, (), replace(SMALL, false_reject_rate=rate))
-    assert len(apart) == held_out
-    assert {path for path, _ in bank}.isdisjoint(path for path, _ in apart)
-    assert {path for path, _ in bank + apart} == set(paths)
-
-
 @pytest.mark.parametrize(("count", "rate", "needed"), [(0, 0.3, 4), (1, 0.5, 2), (3, 0.3, 4), (12, 0.05, 20)])
 def test_too_few_images_are_told_how_many_it_takes(good_images, run, count: int, rate: float, needed: int):
     with pytest.raises(CalibrationError, match=f"^{count} different good images cannot support") as caught:
@@ -214,15 +201,76 @@ def test_a_damaged_image_is_named(tmp_path: Path, good_images: list[Path], run):
         run([*good_images, tmp_path / "cut.png"])
 
 
-def test_a_part_that_never_varies_still_makes_a_sound_bundle(tmp_path: Path, run):
-    # The same pixels in files that differ: every image is all in the bank, and scores 0 but for rounding.
+def test_the_same_picture_in_files_that_differ_is_one_image(tmp_path: Path, run):
     image = render_part(0, size=64).image
     paths = [tmp_path / f"{level}.png" for level in range(6)]
     for level, path in enumerate(paths):
         cv2.imwrite(str(path), image, [cv2.IMWRITE_PNG_COMPRESSION, level])
-    bundle = opened(run(paths, bank_method="random", rows=3 * PATCHES))
-    assert 0 <= bundle.manifest.threshold.value < 1e-5
-    assert max(score(bundle, paths)) <= bundle.manifest.threshold.value
+    with pytest.raises(CalibrationError, match=r"^1 different good images"):
+        run(paths)
+
+
+def test_a_part_that_never_varies_is_no_evidence(tmp_path: Path, run):
+    # Pixels that differ by less than preprocessing sees: every image is all in the bank, and scores 0 but for rounding.
+    image = cv2.resize(render_part(0, size=64).image, (1024, 1024), interpolation=cv2.INTER_NEAREST)
+    paths = [tmp_path / f"{i}.png" for i in range(6)]
+    for i, path in enumerate(paths):
+        image[0, i] = image[0, i] ^ 1
+        write_png(path, image)
+    with pytest.raises(CalibrationError, match="held-out good images have the same score"):
+        run(paths, bank_method="random", rows=3 * PATCHES)
+
+
+def test_where_images_are_few_each_judges_a_bank_without_it(good_images: list[Path], run):
+    bundle = opened(run(good_images, threshold_method="cross", bank_method="random", rows=64))
+    threshold, origin = bundle.manifest.threshold, bundle.manifest.origin
+    assert (threshold.method, threshold.folds, threshold.sample_size) == ("cross-conformal", 5, 12)
+    assert (origin.images, threshold.data_sha256) == (12, origin.data_sha256)
+    assert threshold.bound is None
+
+
+def test_no_image_judges_what_was_learned_from_it(good_images: list[Path], quiet: Progress, monkeypatch):
+    learned: list[set[Path]] = []
+    judged: list[set[Path]] = []
+    learn, score_with = training._learn, training._judge
+
+    def watch_learning(paths, *rest):
+        learned.append(set(paths))
+        return learn(paths, *rest)
+
+    def watch_judging(inspector, paths, *rest):
+        judged.append(set(paths))
+        return score_with(inspector, paths, *rest)
+
+    monkeypatch.setattr(training, "_learn", watch_learning)
+    monkeypatch.setattr(training, "_judge", watch_judging)
+    train(good_images, "part", recipe=replace(SMALL, threshold_method="cross"), progress=quiet)
+    *folds, final = learned
+    assert len(folds) == len(judged) == 5
+    assert final == set(good_images) == set().union(*judged)
+    for bank, held_out in zip(folds, judged, strict=True):
+        assert bank == set(good_images) - held_out
+
+
+def test_labelled_defects_are_counted_and_change_nothing_else(
+    good_images: list[Path], quiet: Progress, reference: bytes
+):
+    defects = good_images[:4]
+    with_defects = opened(train(good_images, "part", defects=defects, recipe=SMALL, progress=quiet)).manifest
+    escapes = with_defects.threshold.escapes
+    assert escapes is not None
+    passed = sum(s <= with_defects.threshold.value for s in score(opened(reference), defects))
+    assert (escapes.defects, escapes.escaped) == (4, passed)
+    plain = opened(reference).manifest
+    assert msgspec.structs.replace(with_defects.threshold, escapes=None) == plain.threshold
+    assert with_defects.members == plain.members
+
+
+def test_a_promise_with_confidence_is_in_the_manifest(good_images: list[Path], run):
+    threshold = opened(run(good_images, false_reject_rate=0.5, confidence=0.9)).manifest.threshold
+    assert (threshold.confidence, threshold.sample_size) == (0.9, 4)
+    assert threshold.bound is not None
+    assert threshold.bound.rate <= 0.5
 
 
 @pytest.mark.parametrize("method", METHODS)

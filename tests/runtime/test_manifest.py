@@ -40,6 +40,12 @@ def test_round_trip(tiny):
     assert encode_manifest(decode_manifest(data, "tiny")) == data
 
 
+def test_a_bundle_of_before_confidence_is_read_as_it_was(tiny):
+    written = encode_manifest(tiny.manifest)
+    assert tiny.manifest.threshold.bound is None
+    assert not {"confidence", "bound", "folds", "extrapolation", "escapes"} & json.loads(written)["threshold"].keys()
+
+
 def test_people_can_read_it(tiny):
     lines = encode_manifest(tiny.manifest).decode("ascii").splitlines()
     assert lines[0] == "{"
@@ -160,6 +166,12 @@ def test_a_document_that_is_no_manifest(document):
         (["threshold", "false_reject_rate"], 0),
         (["threshold", "false_reject_rate"], 1),
         (["threshold", "sample_size"], 0),
+        (["threshold", "confidence"], 1),
+        (["threshold", "bound"], {"rate": 1.1, "confidence": 0.95}),
+        (["threshold", "folds"], 0),
+        (["threshold", "extrapolation"], {}),
+        (["threshold", "data_sha256"], "0" * 63),
+        (["threshold", "escapes"], {"defects": 0}),
         (["golden_tolerance"], 0),
         (["golden_tolerance"], 0.2),
         (["golden", 0, "preprocessed_sha256"], "A" * 64),

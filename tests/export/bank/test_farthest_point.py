@@ -112,3 +112,16 @@ def test_the_greatest_similarity(monkeypatch: pytest.MonkeyPatch, block: int):
     points, rows = LATTICE[::7], LATTICE[::31]
     expected = [max(float(np.dot(point, row)) for row in rows) for point in points]
     np.testing.assert_array_equal(greatest_similarity(points, rows), np.array(expected, np.float32))
+
+
+@pytest.mark.parametrize("block", [4, 16384])
+def test_picking_ends_where_all_are_near(block: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(farthest_point, "_BLOCK", block)
+    candidates, start, until = LATTICE[::3], LATTICE[:2], 0.8
+    everything = reference(candidates, start, len(candidates))
+    picks = farthest_points(candidates, start, len(candidates), until=until)
+    assert 0 < len(picks) < len(everything)
+    np.testing.assert_array_equal(picks, everything[: len(picks)])
+    assert greatest_similarity(candidates, np.concatenate([start, picks])).min() >= until
+    assert greatest_similarity(picks[-1:], np.concatenate([start, picks[:-1]]))[0] < until
+    assert len(farthest_points(candidates, start, 3, until=until)) == 3

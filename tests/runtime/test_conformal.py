@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lineward.calibration.threshold import check_rate, check_support, images_needed, split_conformal
+from lineward.runtime.binomial import at_most
+from lineward.runtime.conformal import (
+    calibrate,
+    check_rate,
+    check_scores,
+    check_support,
+    images_needed,
+    rank,
+    split_conformal,
+)
 from lineward.runtime.errors import CalibrationError
 
 
@@ -136,3 +145,89 @@ def test_the_promise_is_kept_on_average(draw: str, held_out: int, rate: float):
     assert rejected <= rate + 3 * sigma
     if draw != "coarse":  # without ties the rate is used up but for 1 / (n + 1)
         assert rejected >= rate - 1 / (held_out + 1) - 3 * sigma
+
+
+@pytest.mark.parametrize(
+    ("rate", "confidence", "needed"),
+    [(0.05, 0.95, 59), (0.01, 0.95, 299), (0.05, 0.99, 90), (0.1, 0.9, 22), (0.5, 0.5, 1)],
+)
+def test_confidence_takes_more_images(rate: float, confidence: float, needed: int):
+    assert images_needed(rate, confidence) == needed
+    assert rank(needed, rate, confidence) == needed
+    assert (1 - rate) ** needed <= 1 - confidence + 1e-9
+    if needed > 1:
+        with pytest.raises(CalibrationError, match=f"{needed - 1} held-out good images cannot support") as caught:
+            rank(needed - 1, rate, confidence)
+        assert f"at least {needed} held-out" in caught.value.do
+
+
+@settings(max_examples=200, deadline=None)
+@given(held_out=st.integers(1, 400), percent=st.integers(1, 60), confidence=st.sampled_from([0.5, 0.9, 0.95, 0.99]))
+def test_the_rank_is_the_lowest_that_keeps_the_rate_with_confidence(held_out: int, percent: int, confidence: float):
+    # The chance that Beta(n + 1 - k, k) is above the rate is that of n - k or fewer successes in n trials.
+    rate = percent / 100
+    if held_out < images_needed(rate, confidence):
+        return
+    k = rank(held_out, rate, confidence)
+    assert at_most(held_out - k, held_out, rate) <= 1 - confidence + 1e-9
+    if k > 1:
+        assert at_most(held_out - k + 1, held_out, rate) > 1 - confidence - 1e-9
+
+
+@pytest.mark.parametrize(("held_out", "rate", "confidence"), [(59, 0.05, 0.95), (60, 0.1, 0.9), (200, 0.05, 0.95)])
+def test_the_confidence_is_kept(held_out: int, rate: float, confidence: float):
+    # Of uniform scores, the rate at a threshold is 1 - threshold.
+    scores = np.random.default_rng(0).uniform(size=(trials := 4000, held_out))
+    missed = np.mean([1 - split_conformal(row, rate, confidence) > rate for row in scores])
+    assert missed <= 1 - confidence + 3 * math.sqrt(confidence * (1 - confidence) / trials)
+
+
+@pytest.mark.parametrize(("held_out", "rate"), [(19, 0.05), (40, 0.05), (100, 0.1)])
+def test_what_is_stated_with_confidence_beside_an_average_is_true(held_out: int, rate: float):
+    scores = np.random.default_rng(1).uniform(size=(trials := 1000, held_out))
+    made = [calibrate(row, rate, None, seed=0, data_sha256="0" * 64) for row in scores]
+    assert len({t.bound for t in made}) == 1
+    bound = made[0].bound
+    assert bound is not None
+    assert bound.rate > rate
+    missed = np.mean([1 - t.value > bound.rate for t in made])
+    assert missed == pytest.approx(0.05, abs=3 * math.sqrt(0.05 * 0.95 / trials))
+
+
+def test_a_calibration_says_what_is_behind_it():
+    scores = np.linspace(0.1, 0.2, 60).tolist()
+    made = calibrate(scores, 0.05, 0.95, seed=7, data_sha256="ab" * 32)
+    assert (made.value, made.sample_size, made.seed, made.confidence) == (0.2, 60, 7, 0.95)
+    assert (made.method, made.data_sha256, made.folds, made.extrapolation) == ("split-conformal", "ab" * 32, None, None)
+    assert made.bound is not None
+    assert made.bound.rate <= 0.05
+
+
+def test_rounding_below_zero_is_zero():
+    assert calibrate([-1e-7, -1e-4], 0.5, None, seed=0, data_sha256="0" * 64).value == 0.0
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ([0.1] * 30, "all 30 held-out good images have the same score, 0.100000"),
+        ([0.1 + i * 1e-8 for i in range(30)], "have the same score"),
+        ([0.1, math.nan] * 15, "no finite score"),
+        ([0.1, math.inf] * 15, "no finite score"),
+        ([0.1, -math.inf] * 15, "no finite score"),
+        ([], "0 held-out good images cannot support"),
+    ],
+)
+def test_scores_that_are_no_evidence_are_refused(scores: list[float], message: str):
+    with pytest.raises(CalibrationError, match=message):
+        calibrate(scores, 0.1, None, seed=0, data_sha256="0" * 64)
+
+
+def test_one_score_is_not_called_constant():
+    check_scores([0.1])
+
+
+@pytest.mark.parametrize("confidence", [0, 1, -0.1, 1.5, math.nan, math.inf])
+def test_a_confidence_that_is_none_is_refused(confidence: float):
+    with pytest.raises(CalibrationError, match="a confidence of"):
+        check_rate(0.05, confidence)
