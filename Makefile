@@ -66,6 +66,8 @@ benchmarks: $(VENV)/.development
 	$(BIN)/python -m benchmarks.graphs
 	$(BIN)/python -m benchmarks.precision
 	$(BIN)/python -m benchmarks.training_memory
+	$(BIN)/python -m benchmarks.calibration $${LINEWARD_DATA:-../shared/data}/mvtec_ad_384
+	$(BIN)/python -m benchmarks.adaptation $${LINEWARD_DATA:-../shared/data}/mvtec_ad_384
 
 # Goes on where it stopped: runs that finished are kept under build/, or in LINEWARD_CACHE.
 tables: $(VENV)/.development

@@ -1,4 +1,4 @@
-"""New good images for a finished bundle, without training anew: on the device's packages, and onnx.
+"""New good images for a finished bundle, without training anew: on the device's packages, onnx and threadpoolctl.
 
 The embedding graph stays. The bank keeps all its rows, and gains those patches of the new images that lie farther from
 it than any patch of the first training lay when its farthest-point half was full: that is the distance of the last pick
@@ -9,21 +9,24 @@ higher of the two keeps the promise for both.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from lineward.calibration import cross_conformal
 from lineward.export.bank import POOL_ROWS
 from lineward.export.bank.farthest_point import farthest_points, greatest_similarity
-from lineward.export.held_out import AUTO, Plan, Promise, plan_calibration
+from lineward.export.held_out import AUTO, Plan, Promise, plan_distinct
 from lineward.export.similarity_graph import similarity_graph
 from lineward.runtime import conformal
 from lineward.runtime.anomaly_map import MapMaker, image_score
@@ -38,16 +41,23 @@ from lineward.runtime.bundle import (
     encode_bundle,
     encode_tensor,
 )
-from lineward.runtime.calibrating import OneCamera, check_still_rejects, score_good_parts
-from lineward.runtime.distinct import fingerprint
+from lineward.runtime.calibrating import OneCamera, check_still_rejects
+from lineward.runtime.conformal import check_support
+from lineward.runtime.distinct import fingerprint, pixels_sha256
 from lineward.runtime.engines.onnxruntime import EmbeddingSession
 from lineward.runtime.errors import CalibrationError, TrainingError
 from lineward.runtime.images import decode_image
 from lineward.runtime.inspector import Inspector
 from lineward.runtime.manifest import Addition, Golden, Threshold
-from lineward.runtime.preprocessing import preprocess
+from lineward.runtime.preprocessing import Frame, preprocess
 
 Rows = NDArray[np.float32]
+Similarity = NDArray[np.float32]
+S = TypeVar("S")
+T = TypeVar("T")
+
+_ROOM = 2
+"""The bank may grow by one row for so many that it has: what a device multiplies with is latency."""
 
 _WITH_A_TAIL = ("two-halves", "k-centre")
 """Ways to choose a bank that end with farthest points."""
@@ -109,27 +119,26 @@ def adapt(
     """
     version = _check(bundle, version)
     old = bundle.manifest.threshold
-    plan = plan_calibration(paths, (), Promise(old.false_reject_rate, old.confidence, AUTO, seed))
-    nearest = admission_limit(bundle.bank)
-    bank_paths, apart = ([path for path, _ in chosen] for chosen in (plan.bank, plan.held_out))
-    candidates, before = _look(bundle, bank_paths, nearest, progress)
-    room = len(bundle.bank) // 2
-    scores = _cross_scores(bundle, bank_paths, candidates, nearest, room, plan, progress)
-    rows = _admit(bundle, candidates, nearest, room)
-    grown = _grow(bundle, rows)
-    inspector = Inspector(grown)
-    if not plan.folds:
-        before = _score(Inspector(bundle), apart, "score held-out images before", progress)
-        scores = _score(inspector, apart, "score held-out images", progress)
-    data = fingerprint(digest for _, digest in plan.held_out)
-    rate = old.false_reject_rate
+    rate, confidence = old.false_reject_rate, old.confidence
+    check_support(rate, len(paths), confidence)
+    limit = admission_limit(bundle.bank)
+    eye = _Eye(bundle)
+    eye.camera.read(min(paths))  # the others are to be like this one
+    seen = _look(eye, paths, limit, progress)
+    plan = plan_distinct([(image.path, image.sha256) for image in seen], Promise(rate, confidence, AUTO, seed))
+    room = len(bundle.bank) // _ROOM
     if plan.folds:
-        own = cross_conformal.calibrate(scores, rate, folds=len(plan.folds), seed=seed, data_sha256=data)
+        rows = _admit(bundle.bank, seen, limit, room)
+        judged = _cross_judged(eye, seen, limit, room, plan, progress)
     else:
-        own = conformal.calibrate(scores, rate, old.confidence, seed=seed, data_sha256=data)
+        held_out = {digest for _, digest in plan.held_out}
+        rows = _admit(bundle.bank, [image for image in seen if image.sha256 not in held_out], limit, room)
+        judging = [image for image in seen if image.sha256 in held_out]
+        judged = _judge(eye, judging, rows, "score held-out images", progress)
+    own = _own_threshold([score.after for score in judged], plan, old, seed)
     # What was counted of defects was counted with the old bank.
     threshold = msgspec.structs.replace(own if own.value > old.value else old, escapes=None)
-    packed = _pack(bundle, grown, plan, threshold, version, seed, inspector)
+    packed = _pack(bundle, _grow(bundle, rows), plan, threshold, version, seed)
     adapted = decode_bundle(packed, "the adapted bundle")
     _check_golden(bundle, adapted)
     return Adapted(
@@ -138,8 +147,8 @@ def adapt(
         plan=plan,
         own=own,
         full=len(rows) == room,
-        rejected_before=sum(not score <= old.value for score in before),
-        rejected_after=sum(not score <= threshold.value for score in scores),
+        rejected_before=sum(not score.before <= old.value for score in judged),
+        rejected_after=sum(not score.after <= threshold.value for score in judged),
     )
 
 
@@ -170,33 +179,132 @@ def _check(bundle: Bundle, version: int | None) -> int:
     return following
 
 
-def _look(bundle: Bundle, paths: Sequence[Path], nearest: float, progress: Progress) -> tuple[list[Rows], list[float]]:
-    """Of each image, the patches that could be admitted, and the image score with the bank as it is."""
-    manifest = bundle.manifest
-    session = EmbeddingSession(bundle.members[EMBEDDING], manifest.grid)
-    maps = MapMaker(manifest.grid, manifest.score)
-    camera = OneCamera(bundle)
-    share = max(1, POOL_ROWS // max(1, len(paths)))
-    candidates, scores = [], []
-    with progress.step("look at new images", len(paths)) as advance:
-        for done, path in enumerate(paths, 1):
-            pixels = preprocess(camera.read(path), manifest.preprocessing)
-            embeddings = session.embed(pixels[np.newaxis])[0]
-            similarity = greatest_similarity(embeddings, bundle.bank)
-            order = np.argsort(similarity, kind="stable")[:share]
-            candidates.append(embeddings[order[similarity[order] < nearest]])
-            patch_scores = (1 - similarity).reshape(manifest.grid.rows, manifest.grid.columns)
-            scores.append(image_score(maps.anomaly_map(patch_scores)))
-            advance(done)
-    return candidates, scores
+class _Eye:
+    """What a bundle sees: embeddings of images, and image scores of similarities."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bank = bundle.bank
+        self.camera = OneCamera(bundle)
+        self._manifest = bundle.manifest
+        self._session = EmbeddingSession(bundle.members[EMBEDDING], bundle.manifest.grid, threads=1)
+        self._maps = MapMaker(bundle.manifest.grid, bundle.manifest.score)
+
+    def embed(self, frame: Frame) -> Rows:
+        """Unit patch embeddings, float32 [patches, dimensions]."""
+        embeddings: Rows = self._session.embed(preprocess(frame, self._manifest.preprocessing)[np.newaxis])[0]
+        return embeddings
+
+    def lattice(self, number: int) -> NDArray[np.intp]:
+        """One of four lattices of patches that do not touch, as indices into the embeddings."""
+        grid = self._manifest.grid
+        places = np.arange(grid.rows * grid.columns).reshape(grid.rows, grid.columns)
+        return places[number // 2 % 2 :: 2, number % 2 :: 2].ravel()
+
+    def score(self, similarity: Similarity) -> float:
+        """The image score, of each patch's greatest similarity."""
+        grid = self._manifest.grid
+        return image_score(self._maps.anomaly_map((1 - similarity).reshape(grid.rows, grid.columns)))
 
 
-def _admit(bundle: Bundle, candidates: Sequence[Rows], nearest: float, room: int) -> Rows:
+@dataclass(frozen=True)
+class _Seen:
+    """A new image, as the bundle sees it.
+
+    Attributes:
+        path: its file.
+        sha256: of its pixels.
+        candidates: the patches that are far from the bank, float32 [any, dimensions].
+    """
+
+    path: Path
+    sha256: str
+    candidates: Rows
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """The image score of an image, with the bank as it was and as it is."""
+
+    before: float
+    after: float
+
+
+def _look(eye: _Eye, paths: Sequence[Path], limit: float, progress: Progress) -> list[_Seen]:
+    """Look at each different image once; they come in the order of their hashes.
+
+    Of every four neighbouring patches one is a candidate, another one in another image: neighbours are pooled from much
+    the same pixels, and most of the time goes into comparing candidates with the bank.
+    """
+    share = max(1, POOL_ROWS // len(paths))
+
+    def look(path: Path) -> _Seen:
+        frame = eye.camera.read(path)
+        digest = pixels_sha256(frame)
+        candidates = eye.embed(frame)[eye.lattice(int(digest, 16))]
+        similarity = greatest_similarity(candidates, eye.bank)
+        order = np.argsort(similarity, kind="stable")[:share]
+        return _Seen(path, digest, candidates[order[similarity[order] < limit]])
+
+    seen: dict[str, _Seen] = {}
+    for image in _of_each(look, sorted(paths), "look at new images", progress):
+        seen.setdefault(image.sha256, image)
+    return [seen[digest] for digest in sorted(seen)]
+
+
+def _of_each(work: Callable[[S], T], items: Sequence[S], step: str, progress: Progress) -> list[T]:
+    """What the work gives for each item, several at a time, with one thread each: more would wait for one another."""
+    results = []
+    cores = len(os.sched_getaffinity(0))
+    with (
+        progress.step(step, len(items)) as advance,
+        threadpool_limits(1, "blas"),
+        ThreadPoolExecutor(cores) as pool,
+    ):
+        for result in pool.map(work, items):
+            results.append(result)
+            advance(len(results))
+    return results
+
+
+def _judge(eye: _Eye, images: Sequence[_Seen], rows: Rows, step: str, progress: Progress) -> list[_Scores]:
+    """Image scores without and with more rows in the bank."""
+
+    def judge(image: _Seen) -> _Scores:
+        embeddings = eye.embed(eye.camera.read(image.path))
+        before = after = greatest_similarity(embeddings, eye.bank)
+        if len(rows):
+            after = np.maximum(before, greatest_similarity(embeddings, rows))
+        return _Scores(eye.score(before), eye.score(after))
+
+    return _of_each(judge, images, step, progress)
+
+
+def _cross_judged(
+    eye: _Eye, seen: Sequence[_Seen], limit: float, room: int, plan: Plan, progress: Progress
+) -> list[_Scores]:
+    """The scores of each image, with rows from the folds it is not in."""
+    scores: dict[int, _Scores] = {}
+    for number, fold in enumerate(plan.folds, 1):
+        apart = set(fold.tolist())
+        rows = _admit(eye.bank, [image for i, image in enumerate(seen) if i not in apart], limit, room)
+        judged = _judge(eye, [seen[i] for i in fold], rows, f"fold {number} of {len(plan.folds)}", progress)
+        scores.update(zip(fold.tolist(), judged, strict=True))
+    return [scores[i] for i in range(len(scores))]
+
+
+def _admit(bank: Rows, images: Sequence[_Seen], limit: float, room: int) -> Rows:
     """The rows to add: farthest first, until none is far enough or there is no more room."""
-    pool = np.concatenate([np.empty((0, bundle.bank.shape[1]), np.float32), *candidates])
-    if not len(pool):
-        return pool
-    return farthest_points(pool, bundle.bank, min(room, len(pool)), until=nearest)
+    pool = np.concatenate([image.candidates for image in images])
+    return farthest_points(pool, bank, min(room, len(pool)), until=limit) if len(pool) else pool
+
+
+def _own_threshold(scores: Sequence[float], plan: Plan, old: Threshold, seed: int) -> Threshold:
+    """The threshold that the new images alone ask for, at the bundle's promise."""
+    data = fingerprint(digest for _, digest in plan.held_out)
+    rate = old.false_reject_rate
+    if plan.folds:
+        return cross_conformal.calibrate(scores, rate, folds=len(plan.folds), seed=seed, data_sha256=data)
+    return conformal.calibrate(scores, rate, old.confidence, seed=seed, data_sha256=data)
 
 
 def _grow(bundle: Bundle, rows: Rows) -> Bundle:
@@ -210,34 +318,7 @@ def _grow(bundle: Bundle, rows: Rows) -> Bundle:
     return decode_bundle(encode_bundle(grown, members), "the grown bundle")
 
 
-def _cross_scores(
-    bundle: Bundle,
-    paths: Sequence[Path],
-    candidates: Sequence[Rows],
-    nearest: float,
-    room: int,
-    plan: Plan,
-    progress: Progress,
-) -> list[float]:
-    """The score of each image with rows from the folds it is not in; none without folds."""
-    scores: dict[int, float] = {}
-    for number, fold in enumerate(plan.folds, 1):
-        apart = set(fold.tolist())
-        others = [rows for i, rows in enumerate(candidates) if i not in apart]
-        inspector = Inspector(_grow(bundle, _admit(bundle, others, nearest, room)))
-        step = f"fold {number} of {len(plan.folds)}"
-        scores.update(zip(fold.tolist(), _score(inspector, [paths[i] for i in fold], step, progress), strict=True))
-    return [scores[i] for i in range(len(scores))]
-
-
-def _score(inspector: Inspector, paths: Sequence[Path], step: str, progress: Progress) -> list[float]:
-    with progress.step(step, len(paths)) as advance:
-        return score_good_parts(inspector, paths, advance)
-
-
-def _pack(
-    bundle: Bundle, grown: Bundle, plan: Plan, threshold: Threshold, version: int, seed: int, inspector: Inspector
-) -> bytes:
+def _pack(bundle: Bundle, grown: Bundle, plan: Plan, threshold: Threshold, version: int, seed: int) -> bytes:
     manifest = bundle.manifest
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     addition = Addition(
@@ -253,16 +334,16 @@ def _pack(
         images=manifest.origin.images + len(plan.bank),
         additions=(*manifest.origin.additions, addition),
     )
-    golden, members = _golden(grown, inspector)
+    golden, members = _golden(grown)
     adapted = msgspec.structs.replace(
         grown.manifest, version=version, created=created, threshold=threshold, origin=origin, golden=golden
     )
     return encode_bundle(adapted, {**grown.members, **members})
 
 
-def _golden(grown: Bundle, inspector: Inspector) -> tuple[tuple[Golden, ...], dict[str, bytes]]:
+def _golden(grown: Bundle) -> tuple[tuple[Golden, ...], dict[str, bytes]]:
     """The same golden images, with the results of the new bank."""
-    maps = MapMaker(grown.manifest.grid, grown.manifest.score)
+    maps, inspector = MapMaker(grown.manifest.grid, grown.manifest.score), Inspector(grown)
     records, members = [], {}
     for golden in grown.manifest.golden:
         frame = decode_image(grown.members[golden.image], golden.image)

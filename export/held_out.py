@@ -76,9 +76,14 @@ def plan_calibration(images: Sequence[Path], held_out: Sequence[Path], promise: 
         ImageError: an image cannot be read.
     """
     _check(promise)
-    distinct = distinct_images(images)
     if held_out:
-        return _set_apart(distinct, distinct_images(held_out), promise)
+        return _set_apart(distinct_images(images), distinct_images(held_out), promise)
+    return plan_distinct(distinct_images(images), promise)
+
+
+def plan_distinct(distinct: list[Fingerprinted], promise: Promise) -> Plan:
+    """As `plan_calibration`, of images that are known to be different ones, in the order of their hashes."""
+    _check(promise)
     method = _choose(len(distinct), promise) if promise.method == AUTO else promise.method
     if method == "cross":
         check_support(promise.false_reject_rate, len(distinct))
@@ -89,6 +94,11 @@ def plan_calibration(images: Sequence[Path], held_out: Sequence[Path], promise: 
     bank = [item for i, item in enumerate(distinct) if i not in chosen]
     name = tail.METHOD if method == "tail" else conformal.METHOD
     return Plan(name, bank, [distinct[i] for i in sorted(chosen)], [])
+
+
+def images_to_hold_out(false_reject_rate: float) -> int:
+    """Good images from which on some are held out for a rate that is kept on average, rather than judged in folds."""
+    return _ENOUGH * images_needed(false_reject_rate)
 
 
 def _check(promise: Promise) -> None:
@@ -107,7 +117,7 @@ def _choose(images: int, promise: Promise) -> str:
     if promise.confidence is not None:
         return "split"
     needed = images_needed(promise.false_reject_rate)
-    few = max(needed, cross_conformal.FOLDS) <= images < _ENOUGH * needed
+    few = max(needed, cross_conformal.FOLDS) <= images < images_to_hold_out(promise.false_reject_rate)
     return "cross" if few else "split"
 
 

@@ -402,8 +402,16 @@ def test_training_says_what_it_promises_and_what_escapes(lineward, parts: Path, 
     threshold = read_bundle(tmp_path / "b.lineward").manifest.threshold
     assert threshold.escapes is not None
     assert threshold.escapes.defects == 2
+    assert "are few for this rate" not in told.out  # it was asked for
     for words in ("12 good images in 5 folds", f"{threshold.escapes.escaped} of 2 labelled defects passed"):
         assert words in told.out
+
+
+def test_training_says_when_images_are_few(lineward, parts: Path, tmp_path: Path):
+    told = lineward("train", parts, "-o", tmp_path / "b.lineward", *ROWS, "--false-reject-rate", 0.2)
+    assert told.code == PASSED
+    assert "12 images are few for this rate" in told.out
+    assert "with 16 some would be held out" in told.out
 
 
 def test_costs_choose_a_threshold(lineward, tiny_path: Path, parts: Path, tmp_path: Path):

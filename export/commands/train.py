@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lineward.export.bank import METHODS as BANK_METHODS
 from lineward.export.datasets import open_dataset, readable
-from lineward.export.held_out import METHODS
+from lineward.export.held_out import AUTO, METHODS, images_to_hold_out
 from lineward.export.presets import DEFAULT_PRESET, PRESETS
 from lineward.export.training import Recipe, train
 from lineward.runtime.bundle import decode_bundle, write_bundle
@@ -88,7 +88,14 @@ def run(arguments: argparse.Namespace) -> int:
     )
     write_bundle(output, data)
     print(f"wrote {output} ({len(data) / 1e6:.1f} MB)")
-    print_table("", ("", ""), describe_threshold(decode_bundle(data, str(output)).manifest.threshold))
+    threshold = decode_bundle(data, str(output)).manifest.threshold
+    print_table("", ("", ""), describe_threshold(threshold))
+    if threshold.folds and recipe.threshold_method == AUTO:
+        enough = images_to_hold_out(threshold.false_reject_rate)
+        print(
+            f"{threshold.sample_size} images are few for this rate, so each judged a bank of others: that proves less; "
+            f"with {enough} some would be held out, and the promise proven"
+        )
     return PASSED
 
 

@@ -1,0 +1,1 @@
+"""Does a threshold keep its promise? `python -m benchmarks.calibration DATA`."""
