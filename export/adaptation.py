@@ -336,7 +336,13 @@ def _pack(bundle: Bundle, grown: Bundle, plan: Plan, threshold: Threshold, versi
     )
     golden, members = _golden(grown)
     adapted = msgspec.structs.replace(
-        grown.manifest, version=version, created=created, threshold=threshold, origin=origin, golden=golden
+        grown.manifest,
+        version=version,
+        created=created,
+        threshold=threshold,
+        origin=origin,
+        golden=golden,
+        drift=None,  # what was usual before is not what is usual now
     )
     return encode_bundle(adapted, {**grown.members, **members})
 

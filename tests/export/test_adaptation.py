@@ -91,6 +91,8 @@ def test_the_manifest_tells_what_was_added_to_what(before: Bundle, shade: list[P
     adapted = adapt(before, shade, seed=3, progress=quiet)
     manifest = adapted.bundle.manifest
     assert (manifest.version, manifest.product) == (2, "part")
+    assert before.manifest.drift is not None
+    assert manifest.drift is None  # what was usual before is not what is usual now
     assert manifest.rows == len(adapted.bundle.bank)
     (addition,) = manifest.origin.additions
     assert (addition.bundle_sha256, addition.seed) == (before.sha256, 3)
