@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import importlib.metadata
 import shutil
 import subprocess
@@ -14,6 +16,7 @@ import lineward.runtime
 from lineward.runtime.errors import ProvisioningError
 
 _DATE = (1980, 1, 1, 0, 0, 0)
+_ADDED = {"INSTALLER", "REQUESTED", "direct_url.json"}
 _SOURCES = ("pyproject.toml", "README.md", "LICENSE", "runtime", "calibration", "export")
 
 
@@ -31,7 +34,7 @@ def make_runtime_wheel(folder: Path) -> Path:
     checkout = Path(lineward.runtime.__file__).resolve().parent.parent
     if (checkout / "pyproject.toml").exists() and (checkout / "runtime").is_dir():
         return _build(checkout, folder)
-    return _repack(folder)
+    return repack("lineward", folder)
 
 
 def _build(checkout: Path, folder: Path) -> Path:
@@ -57,38 +60,52 @@ def _build(checkout: Path, folder: Path) -> Path:
     return _write(folder / wheel.name, members)
 
 
-def _repack(folder: Path) -> Path:
-    """A wheel of the installed files that RECORD lists (PEP 427), without what the installer added."""
+def repack(name: str, folder: Path) -> Path:
+    """A wheel (PEP 427) of an installed package's files, without what its installer added.
+
+    Args:
+        name: the distribution.
+        folder: where to.
+
+    Raises:
+        ProvisioningError: it is not installed, or its files are not those that were installed.
+    """
     try:
-        installed = importlib.metadata.distribution("lineward")
+        installed = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError as error:
-        raise ProvisioningError("lineward is not installed here", do="name its wheel with --wheel") from error
-    added = {"INSTALLER", "REQUESTED", "direct_url.json"}
-    kept = [f for f in installed.files or () if ".." not in f.parts and f.suffix != ".pyc" and f.name not in added]
+        raise ProvisioningError(f"{name} is not installed here", do="name its wheel with --wheel") from error
+    kept = [f for f in installed.files or () if ".." not in f.parts and f.suffix != ".pyc" and f.name not in _ADDED]
+    again = f"install {name} again, or name its wheel with --wheel"
     members: dict[str, bytes] = {}
-    record = ""
-    for file in sorted(kept, key=str):
-        if file.name == "RECORD":
-            record = str(file)
+    lines = []
+    for file in kept:
+        if file.name == "RECORD" or file.hash is None:
             continue
-        if file.hash is None or not Path(str(file.locate())).is_file():
-            raise ProvisioningError(f"{file}: missing, or without a hash", do="install lineward again, or use --wheel")
-        members[str(file)] = file.read_binary()
-    if not record or len(members) < 10:
-        raise ProvisioningError(
-            "the installed lineward lists too few files (an editable install elsewhere?)", do="name its wheel: --wheel"
-        )
-    lines = [f"{f},{f.hash.mode}={f.hash.value},{f.size}\n" for f in kept if str(f) in members and f.hash]
-    members[record] = ("".join(sorted(lines)) + f"{record},,\n").encode()
-    return _write(folder / f"lineward-{installed.version}-py3-none-any.whl", members)
+        try:
+            members[str(file)] = file.read_binary()
+        except OSError as error:
+            raise ProvisioningError(f"{file}: cannot be read ({error.strerror})", do=again) from error
+        digest = base64.urlsafe_b64encode(hashlib.sha256(members[str(file)]).digest()).rstrip(b"=").decode()
+        if (file.hash.mode, file.hash.value) != ("sha256", digest):
+            raise ProvisioningError(f"{file}: was changed since it was installed", do=again)
+        lines.append(f"{file},sha256={digest},{file.size}\n")
+    about = next((str(f.parent) for f in kept if f.name == "METADATA" and f.parent.suffix == ".dist-info"), None)
+    if about is None or len({Path(member).parts[0] for member in members}) < 2:
+        raise ProvisioningError(f"{name} lists no files of its own (an editable install?)", do=again)
+    members[f"{about}/RECORD"] = ("".join(sorted(lines)) + f"{about}/RECORD,,\n").encode()
+    tags = [
+        line.split()[1].split("-") for line in members[f"{about}/WHEEL"].decode().splitlines() if line[:4] == "Tag:"
+    ]
+    compressed = "-".join(".".join(sorted({tag[part] for tag in tags})) for part in range(3))
+    return _write(folder / f"{about.removesuffix('.dist-info')}-{compressed}.whl", members)
 
 
 def _write(path: Path, members: Mapping[str, bytes]) -> Path:
-    """A zip in which nothing depends on when, where and by whom it was made."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    """A zip in which nothing depends on when, where and by whom it was made, nor on the version of zlib."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(members):
             entry = zipfile.ZipInfo(name, _DATE)
-            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.compress_type = zipfile.ZIP_STORED
             entry.external_attr = 0o100644 << 16
             archive.writestr(entry, members[name])
     return path
