@@ -101,7 +101,7 @@ check_device() {
 
 lock() {
   mkdir -p "$OPT"
-  exec 9>"$OPT/.lock"
+  exec 9>>"$OPT/.lock"
   flock -n 9 || fail "another install.sh is at work on this device" "wait until it has ended"
 }
 
@@ -195,7 +195,7 @@ place_files() {
 # Whether a key that once was revoked is trusted again is for a person to decide, on the device.
 merge_revoked() {
   local merged
-  merged=$(awk '!seen[$0]++' "$ROOT$1" "$HERE/device$1")
+  merged=$(sed '$a\' "$ROOT$1" && { grep -vxFf "$ROOT$1" "$HERE/device$1" || [ $? = 1 ]; })
   [ "$merged" != "$(cat "$ROOT$1")" ] || return 0
   change "add to $1" || return 0
   printf '%s\n' "$merged" >"$OPT/.revoked"
@@ -212,10 +212,11 @@ place() {
 }
 
 remember() {
-  local line
+  local line old
   line="$(sha256 "$HERE/device$1")  $1"
   ! grep -qxF "$line" "$RECORD" 2>/dev/null || return 0
-  { [ ! -e "$RECORD" ] || awk -v name="$1" 'substr($0, 67) != name' "$RECORD"; echo "$line"; } >"$RECORD.partial"
+  [ -e "$RECORD" ] || : >"$RECORD"
+  { while read -r old; do [ "${old:66}" = "$1" ] || echo "$old"; done <"$RECORD"; echo "$line"; } >"$RECORD.partial"
   sync "$RECORD.partial"
   mv -f "$RECORD.partial" "$RECORD"
 }
