@@ -72,6 +72,10 @@ class JournalError(LinewardError):
     """A journal that cannot be opened, read or written."""
 
 
+class ProvisioningError(LinewardError):
+    """An archive for a device that cannot be made of what was named."""
+
+
 class MissingExtraError(LinewardError):
     """A command on a machine that lacks the packages it needs."""
 

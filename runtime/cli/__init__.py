@@ -38,6 +38,7 @@ COMMANDS = (
     ),
     Command("key", "lineward.export.commands.key", "make a key to sign bundles with, or show one"),
     Command("sign", "lineward.export.commands.sign", "sign a bundle, so that stations accept it"),
+    Command("image", "lineward.export.commands.image", "make one archive that installs a station, offline", "image"),
     Command("inspect", "lineward.runtime.cli.inspect", "pass or reject images"),
     Command("info", "lineward.runtime.cli.info", "say what a bundle is and promises"),
     Command("calibrate", "lineward.runtime.cli.calibrate", "find this device's own threshold from its good parts"),

@@ -1,0 +1,1 @@
+"""Provisioning: one archive with everything that makes a bare device into a station, with no network there."""
