@@ -18,7 +18,7 @@ from lineward.runtime.errors import TrainingError
 from lineward.runtime.images import read_image
 from lineward.runtime.inspector import Inspector
 
-RECIPE = Recipe(size=64, rows=64, false_reject_rate=0.3)
+RECIPE = Recipe(size=64, rows=64, false_reject_rate=0.3, threshold_method="split")
 
 
 @pytest.fixture(scope="module")
