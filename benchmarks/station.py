@@ -57,6 +57,7 @@ def main() -> None:
     """Train, simulate, and watch a long run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.station", description=(__doc__ or "").split(":")[0])
     parser.add_argument("--parts", type=int, default=PARTS, help="parts of a simulation (default: %(default)s)")
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=["fast", "balanced"])
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, (Path(scratch) / "log").open("w") as log:
         folder = Path(scratch)
@@ -65,11 +66,12 @@ def main() -> None:
             "deadline_ms": DEADLINE * 1e3,
             "frame": f"{FRAME}x{FRAME} RGB",
             "simulations": [
-                figures for name in ("fast", "balanced") for figures in _simulate(name, folder, arguments.parts, log)
+                figures for name in arguments.presets for figures in _simulate(name, folder, arguments.parts, log)
             ],
             "long_run": _long_run(folder),
         }
-    write_results("station", "python -m benchmarks.station", figures)
+    command = f"python -m benchmarks.station --parts {arguments.parts} --presets {' '.join(arguments.presets)}"
+    write_results("station", command, figures)
     (RESULTS / "station.md").write_text(_table(figures))
 
 
