@@ -61,7 +61,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, (Path(scratch) / "log").open("w") as log:
         folder = Path(scratch)
-        write_dataset(folder / "data", train=60, test_good=0, per_defect=0, size=FRAME)
+        write_dataset(folder / "data", train=100, test_good=0, per_defect=0, size=FRAME)
         figures = {
             "deadline_ms": DEADLINE * 1e3,
             "frame": f"{FRAME}x{FRAME} RGB",
