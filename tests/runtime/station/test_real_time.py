@@ -61,7 +61,7 @@ _LITTLE = 8 << 20  # bytes to lock, as an ordinary login has
 
 
 def enter(priority: int, memory: int, capabilities: bool = False) -> dict[str, Any]:
-    words = [str(priority), str(memory), str(int(capabilities)), _PROGRAM]
+    words = [str(int(priority)), str(memory), str(int(capabilities)), _PROGRAM]
     done = subprocess.run([sys.executable, "-c", _WITH_LIMITS, *words], capture_output=True, timeout=60, text=True)
     if done.stderr.startswith("limits:"):
         pytest.skip(f"needs CAP_SYS_RESOURCE, to raise limits ({done.stderr.strip()})")
