@@ -103,7 +103,8 @@ class Station:
 
         self._lock = threading.RLock()
         self._time = threading.Condition(self._lock)
-        self.handshake = Handshake(self, _terms(configuration, self._deadline_ns), self._lock)
+        self._terms = _terms(configuration, self._deadline_ns)
+        self.handshake = Handshake(self, self._terms, self._lock)
         self._ledger = Ledger(self._deadline_ns, self.handshake.tell)
         within = configuration.frame_within or configuration.deadline
         self._acquisition = Acquisition(self, open_camera, self._fires, int(within * _SECOND_NS))
@@ -172,8 +173,7 @@ class Station:
         self._acquisition.stop()
         for thread in [t for t in self._threads if t.name == "lineward-acquisition"]:
             thread.join(timeout=1.0)  # then no part comes any more
-        terms = _terms(self._configuration, self._deadline_ns)
-        patience = (self._deadline_ns + terms.acknowledge_within_ns + 5 * _TIME_LOOKS_UP_NS) / 1e9
+        patience = (self._deadline_ns + self._terms.acknowledge_within_ns + 5 * _TIME_LOOKS_UP_NS) / 1e9
         until = time.monotonic() + patience
         while self.counts().in_flight and time.monotonic() < until and self.failure is None:
             self._ended.wait(0.005)
