@@ -58,7 +58,8 @@ class Reconciliation:
         without_verdict: parts in the journal that were rejected for want of a verdict in time.
         mismatches: parts on which the books differ.
         told: from trigger to the verdict on the wire.
-        overhead: the same without the inspection itself: what the loop around it costs.
+        waiting: of which until the parts before had been inspected, and acknowledged where the PLC does that.
+        overhead: the rest without the inspection itself: what the loop around it costs.
         deadline_us: from trigger to verdict.
         late: verdicts told after the deadline, all rejects.
     """
@@ -72,6 +73,7 @@ class Reconciliation:
     without_verdict: int
     mismatches: tuple[Mismatch, ...]
     told: Times
+    waiting: Times
     overhead: Times
     deadline_us: int
     late: int
@@ -107,6 +109,7 @@ def reconcile(exposed: int | None, report: PlcReport, rows: Iterable[JournalRow]
     results = {result.id: result for result in report.results}
     untold = [row for row in rows if row.id not in results and not _passed(row)]
     told = [row.told_us for row in rows if row.told_us is not None]
+    shares = list(shares_of_time(rows))
     return Reconciliation(
         exposed=exposed,
         journal=len(rows),
@@ -117,7 +120,8 @@ def reconcile(exposed: int | None, report: PlcReport, rows: Iterable[JournalRow]
         without_verdict=sum(row.outcome == Outcome.REJECTED_WITHOUT_VERDICT.value for row in rows),
         mismatches=tuple(_mismatches(rows, known, report.results, results, deadline_us)),
         told=_times(told),
-        overhead=_times(list(_overheads(rows))),
+        waiting=_times([share.waiting for share in shares]),
+        overhead=_times([share.overhead for share in shares]),
         deadline_us=deadline_us,
         late=sum(us > deadline_us for us in told),
     )
@@ -142,7 +146,8 @@ def print_reconciliation(reconciliation: Reconciliation) -> bool:
         ("time", "parts", "p50", "p99", "greatest"),
         [
             _time_row("trigger to verdict told", r.told),
-            _time_row("without the inspection", r.overhead),
+            _time_row("waiting for the parts before", r.waiting),
+            _time_row("the loop around the inspection", r.overhead),
             ("deadline", f"{r.late} late, all rejected", "", "", _milliseconds(r.deadline_us)),
         ],
     )
@@ -197,10 +202,32 @@ def _passed(row: JournalRow) -> bool:
     return row.verdict == Verdict.PASS.value
 
 
-def _overheads(rows: Iterable[JournalRow]) -> Iterator[int]:
-    for row in rows:
-        if row.told_us is not None and row.started_us is not None and row.decided_us is not None:
-            yield row.told_us - (row.decided_us - row.started_us)
+@dataclass(frozen=True)
+class Share:
+    """Where a part's time from trigger to verdict told went besides its inspection, in microseconds."""
+
+    waiting: int
+    overhead: int
+
+
+def shares_of_time(rows: Iterable[JournalRow]) -> Iterator[Share]:
+    """Of each part that was inspected and told; two waits at the same time count once."""
+    inspected = acknowledged = 0  # when that of the last of the parts before ended, in microseconds by the wall clock
+    for row in sorted(rows, key=lambda row: row.id):
+        if row.captured_us is not None and row.started_us is not None and row.decided_us is not None:
+            triggered = row.utc_ns // 1000
+            captured, decided = triggered + row.captured_us, triggered + row.decided_us
+            if row.told_us is not None:
+                told = triggered + row.told_us
+                waiting = _overlap(captured, triggered + row.started_us, inspected)
+                waiting += _overlap(decided, told, acknowledged)
+                yield Share(waiting, row.told_us - (row.decided_us - row.started_us) - waiting)
+            inspected = decided
+            acknowledged = triggered + row.acknowledged_us if row.acknowledged_us is not None else acknowledged
+
+
+def _overlap(begin: int, end: int, busy_until: int) -> int:
+    return max(0, min(end, busy_until) - begin)
 
 
 def _times(microseconds: Sequence[int]) -> Times:

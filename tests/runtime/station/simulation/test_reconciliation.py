@@ -23,6 +23,7 @@ from lineward.runtime.station.simulation.reconciliation import (
     Times,
     print_reconciliation,
     reconcile,
+    shares_of_time,
 )
 
 _DEADLINE = 0.1
@@ -31,7 +32,7 @@ _DEADLINE = 0.1
 def row(id: int, reason: Reason = Reason.WITHIN_THRESHOLD, told_us: int | None = 30_000, part: int = 0) -> JournalRow:
     passed = reason is Reason.WITHIN_THRESHOLD
     return JournalRow(
-        *(id, id, "camera", part, 0, 1, "ab"),
+        *(id, id, "camera", part, id * 10**9, 1, "ab"),
         *("pass" if passed else "reject", reason.value, outcome_of(reason).value, 0.25, 0.5),
         *(5_000, 6_000, 26_000, told_us, None),
     )
@@ -58,7 +59,27 @@ def test_books_that_say_the_same() -> None:
     assert found.without_verdict == 2
     assert not found.all_in_time
     assert found.told == Times(3, 30_000, None, 30_000)
+    assert found.waiting.greatest == 0
     assert found.overhead == Times(3, 10_000, None, 10_000)
+
+
+@pytest.mark.parametrize(
+    ("before", "waiting", "overhead"),
+    [
+        ({"decided_us": 10_000}, 0, 10_000),
+        ({"decided_us": 105_200}, 200, 9_800),
+        ({"decided_us": 200_000}, 1_000, 9_000),
+        ({"acknowledged_us": 126_000}, 0, 10_000),
+        ({"acknowledged_us": 128_500}, 2_500, 7_500),
+        ({"decided_us": 105_200, "acknowledged_us": 500_000}, 4_200, 5_800),
+    ],
+)
+def test_waiting_for_the_part_before_is_no_overhead(before: dict[str, int], waiting: int, overhead: int) -> None:
+    """The second part comes 100 ms after the first, waits 1 ms for its inspection, is told 4 ms after its verdict."""
+    rows = [replace(row(2), utc_ns=1_100_000_000), replace(row(1), **before)]
+    found = reconcile(None, report(result(1), result(2)), rows, 1.0)
+    assert found.waiting.greatest == waiting
+    assert list(shares_of_time(rows))[1].overhead == overhead
 
 
 @pytest.mark.parametrize(
