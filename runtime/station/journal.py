@@ -38,6 +38,7 @@ BEHIND_AFTER = 10.0  # seconds without writing what waits; then it is behind
 _EVERY = 0.04
 _BATCH = 5000
 _BUSY = 5.0  # seconds that SQLite waits for another program's lock before it is asked again
+_CACHE_KIB = 256  # of pages: a journal is written at its end, and a station's memory must not grow with it
 _RETRY = 0.25
 _CHECK_SECONDS = 2.0
 _TABLES = """
@@ -300,6 +301,7 @@ class Journal:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA cache_size = {-_CACHE_KIB}")
             if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
                 self._create(connection)
             check_schema(connection, self.path)
