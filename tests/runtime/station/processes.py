@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pytest
 
@@ -44,9 +44,12 @@ def free_port() -> int:
 class StationProcess:
     """`lineward run` on a station file in a folder; its state lies in `state` there."""
 
-    def __init__(self, folder: Path, bundle: Path, camera: str = REPLAY, plc: str = "", more: str = "") -> None:
+    def __init__(
+        self, folder: Path, bundle: Path, camera: str = REPLAY, plc: str = "", more: str = "", wire: str = ""
+    ) -> None:
         self.folder = folder / "state"
         self.port, self.health = free_port(), free_port()
+        wire = wire or f'kind = "modbus-server"\nhost = "127.0.0.1"\nport = {self.port}'
         self.log = folder / "log"
         self.environment: dict[str, str] = {}
         self.under: tuple[str, ...] = ()  # a command that runs the station
@@ -61,9 +64,7 @@ deadline = "2s"
 [camera]
 {camera}
 [plc]
-kind = "modbus-server"
-host = "127.0.0.1"
-port = {self.port}
+{wire}
 {plc}
 [health]
 port = {self.health}
@@ -160,12 +161,15 @@ class FaultyWire(Wire):
         return reading
 
 
-class PlcThread:
+AnyWire = TypeVar("AnyWire", bound=Wire)
+
+
+class PlcThread(Generic[AnyWire]):
     """The simulated PLC, in a thread of the test."""
 
-    def __init__(self, port: int, settings: Settings, program: type[Program] = Program) -> None:
+    def __init__(self, wire: AnyWire, settings: Settings, program: type[Program] = Program) -> None:
         self.program = program(settings, time.monotonic_ns())
-        self.wire = FaultyWire(port)
+        self.wire = wire
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -189,9 +193,16 @@ class PlcThread:
 
 
 @contextmanager
-def plc(port: int, program: type[Program] = Program, **settings: Any) -> Iterator[PlcThread]:
-    """A PLC that is stopped with the test."""
-    thread = PlcThread(port, Settings(**settings), program)
+def plc(port: int, program: type[Program] = Program, **settings: Any) -> Iterator[PlcThread[FaultyWire]]:
+    """A PLC on the station's Modbus server that is stopped with the test."""
+    with plc_on(FaultyWire(port), program, **settings) as thread:
+        yield thread
+
+
+@contextmanager
+def plc_on(wire: AnyWire, program: type[Program] = Program, **settings: Any) -> Iterator[PlcThread[AnyWire]]:
+    """A PLC on a wire of its own that is stopped with the test."""
+    thread = PlcThread(wire, Settings(**settings), program)
     try:
         yield thread
     finally:
