@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     measured: list[Latency] = []
 
     def prove(bundle: Bundle) -> None:
-        job = open_job(number, bundle, configuration.engine)
+        job = open_job(number, bundle, configuration.engine, configuration.calibrations.get(number))
         measured.append(check_latency(job.inspector, job.warm_frame, configuration.deadline))
 
     state = deploy(Target(slots, configuration.name, trust), arguments.bundle, prove, arguments.permit)

@@ -123,6 +123,9 @@ def _rows(answer: StatusReport) -> Iterator[tuple[str, str]]:
     yield "state", answer.state + (f": {answer.offline_reason.replace('_', ' ')}" if answer.offline_reason else "")
     yield "since", f"{answer.since}, version {answer.version}"
     yield "job", f"{answer.job}: {answer.product}, bundle {answer.bundle[:12]}" if answer.bundle else "none yet"
+    if answer.threshold is not None:
+        by = f"this device's calibration {answer.calibration[:12]}" if answer.calibration else "the bundle's own"
+        yield "threshold", f"{answer.threshold:.4f}, {by}"
     yield "camera", answer.camera or "none"
     if answer.wire_connected is not None:
         yield "PLC", "connected" if answer.wire_connected else "not connected"
