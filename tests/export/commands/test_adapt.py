@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,10 @@ import pytest
 from lineward.export.synthetic import render_part
 from lineward.runtime.bundle import read_bundle
 from lineward.runtime.cli import FAILED, PASSED, main
-from lineward.runtime.images import write_png
+from lineward.runtime.images import read_image, write_png
+from lineward.runtime.inspector import Inspector
+from lineward.runtime.station.journal import Journal
+from tests.runtime.station.station_samples import part
 
 
 @pytest.fixture
@@ -45,3 +49,56 @@ def test_the_next_version_is_written_and_the_difference_shown(bundle: Path, shad
 def test_nothing_is_overwritten(bundle: Path, shade: Path, capsys):
     assert main(["adapt", str(bundle), str(shade), "-o", str(bundle)]) == FAILED
     assert "is there already" in capsys.readouterr().err
+
+
+def journal(folder: Path, bundle: Path, images: dict[int, Path]) -> Path:
+    """A station that inspected images with a bundle and kept them; part 9 was another bundle's."""
+    made = read_bundle(bundle)
+    inspector, written = Inspector(made), Journal(folder, "press-3")
+    for number, image in images.items():
+        shutil.copy(image, folder / f"{number}.png")
+        inspection = inspector.inspect(read_image(image))
+        of = "ab" * 32 if number == 9 else made.sha256
+        written.final(
+            part(number, inspection.reason, score=inspection.score, threshold=inspection.threshold, bundle=of)
+        )
+        written.image(number, f"{number}.png", 1000)
+    written.close()
+    return folder
+
+
+def test_past_verdicts_that_would_change_are_listed(bundle: Path, shade: Path, parts: Path, tmp_path: Path, capsys):
+    """Darker parts that the bundle rejected pass once it has learned that they are good; defects stay rejected."""
+    folder = tmp_path / "station"
+    folder.mkdir()
+    dark = sorted(shade.iterdir())
+    defect = next((parts / "test" / "scratch").iterdir())
+    station = journal(folder, bundle, {1: dark[0], 2: dark[1], 3: defect, 9: dark[2]})
+    assert main(["adapt", str(bundle), str(shade), "--journal", str(station)]) == PASSED
+    told = capsys.readouterr().out
+    after = Inspector(read_bundle(bundle.with_name("parts-v2.lineward")))
+    before = Inspector(read_bundle(bundle))
+    changed = {
+        number: (before.inspect(read_image(path)).verdict.value, after.inspect(read_image(path)).verdict.value)
+        for number, path in {1: dark[0], 2: dark[1], 3: defect}.items()
+    }
+    assert changed[1] == ("reject", "pass")  # or this test tests nothing
+    listed = {
+        int(cells[0]): (cells[5], cells[8])
+        for cells in ([cell.strip() for cell in line.split("\u2502")] for line in told.splitlines())
+        if len(cells) == 10 and cells[0].isdigit()
+    }
+    assert listed == {number: verdicts for number, verdicts in changed.items() if verdicts[0] != verdicts[1]}
+    assert f"past parts, 3 images: {len(listed)} verdicts would change" in told
+
+
+def test_a_journal_without_images_of_the_bundle_says_so(bundle: Path, shade: Path, tmp_path: Path, capsys):
+    Journal(tmp_path, "press-3").close()
+    assert main(["adapt", str(bundle), str(shade), "--journal", str(tmp_path)]) == PASSED
+    assert "no images of parts inspected with this bundle" in capsys.readouterr().out
+
+
+def test_a_missing_journal_is_an_error_before_anything_is_done(bundle: Path, shade: Path, tmp_path: Path, capsys):
+    assert main(["adapt", str(bundle), str(shade), "--journal", str(tmp_path / "none")]) == FAILED
+    assert "no journal there" in capsys.readouterr().err
+    assert not bundle.with_name("parts-v2.lineward").exists()
