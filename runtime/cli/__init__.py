@@ -39,6 +39,9 @@ COMMANDS = (
     Command(
         "adapt", "lineward.export.commands.adapt", "add new good images to a bundle; write its next version", "export"
     ),
+    Command(
+        "report", "lineward.export.commands.report", "a bundle's promise and evidence, to print and sign", "export"
+    ),
     Command("key", "lineward.export.commands.key", "make a key to sign bundles with, or show one"),
     Command("sign", "lineward.export.commands.sign", "sign a bundle, so that stations accept it"),
     Command("image", "lineward.export.commands.image", "make one archive that installs a station, offline", "image"),
