@@ -165,7 +165,7 @@ class Slots:
             good = next((slot for slot in new.before if is_good(slot)), None)
             if good is None:
                 raise DeliveryError(
-                    f"{self.folder}: version {slot.version} is bad ({why}), and there is no good one before it",
+                    f"{self.folder}: version {slot.version} is bad ({why}), and there is none before it to go back to",
                     do="deploy a good bundle",
                 )
             return new.back_to(good, "taken back", now(), why)

@@ -223,7 +223,7 @@ def test_a_damaged_bundle_is_not_gone_back_to(world):
 
 def test_nothing_to_go_back_to(world):
     world.fleet.recall(5)
-    with pytest.raises(DeliveryError, match=r"version 5 is bad \(recalled: escapes\), and there is no good one before"):
+    with pytest.raises(DeliveryError, match=r"version 5 is bad \(recalled: escapes\), and there is none before it"):
         world.pull()
     assert world.desk.active == 5
     world.fleet.add(6)

@@ -104,7 +104,11 @@ def test_the_file_in_the_document(tmp_path):
             "pulse comes before the deadline",
         ),
         ("[camera]", FLEET + "products = { 2 = 'part' }\n[camera]", "names a job that is not among"),
-        ("[camera]", FLEET.replace("https", "ftp") + "products = { 1 = 'part' }\n[camera]", "neither a web address nor"),
+        (
+            "[camera]",
+            FLEET.replace("https", "ftp") + "products = { 1 = 'part' }\n[camera]",
+            "neither a web address nor",
+        ),
         ("[camera]", '[plc]\nkind = "modbus-server"\nport = 70000\n[camera]', r"<= 65535 - at `\$\.plc\.port`"),
     ],
 )
