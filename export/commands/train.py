@@ -45,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=_DEFAULT.threshold_method,
         help="; ".join(f"{name}: {meaning}" for name, meaning in METHODS.items()) + " (default: %(default)s)",
     )
+    parser.add_argument(
+        "--region",
+        metavar="MASK",
+        help='what of the image counts: a mask image, white where the part is; or corners of a polygon, "x,y x,y x,y", '
+        "in pixels or as fractions of the image (default: all)",
+    )
     parser.add_argument("--skip-unreadable", action="store_true", help="go on without images that cannot be read")
     parser.add_argument("--seed", type=int, default=_DEFAULT.seed)
     recipe = parser.add_argument_group("recipe")
