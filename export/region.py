@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
 
@@ -18,8 +17,8 @@ from lineward.runtime.region import Region
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
 _POLYGON = re.compile(rf"\s*{_NUMBER},{_NUMBER}(?:\s+{_NUMBER},{_NUMBER})*\s*", re.IGNORECASE)
 _WHITE = 127  # what JPEG makes of black and white stays on its side of the middle
-_STEPS = 16
-"""Fractions of a pixel that a corner of a polygon is rounded to, as a power of two for OpenCV: 4 bits."""
+_FINER = 4
+"""Times finer that a polygon is drawn: OpenCV draws its edge too, a pixel wide, which must not make a pixel count."""
 
 
 def read_region(text: str, frame: tuple[int, int], height: int, width: int) -> Region:
@@ -40,8 +39,8 @@ def read_region(text: str, frame: tuple[int, int], height: int, width: int) -> R
             or nothing counts.
         ImageError: the mask cannot be read.
     """
-    mask = _polygon(text, frame, height, width) if _POLYGON.fullmatch(text) else _mask(text, frame, height, width)
-    region = mask > _WHITE
+    mask = _polygon(text, frame, height, width) if _POLYGON.fullmatch(text) else _mask(text, frame)
+    region = np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA) > _WHITE)
     if not region.any():
         raise DataError(
             f"region {text}: nothing of the image counts at {width}x{height} pixels, at which it is inspected",
@@ -50,7 +49,7 @@ def read_region(text: str, frame: tuple[int, int], height: int, width: int) -> R
     return region
 
 
-def _mask(text: str, frame: tuple[int, int], height: int, width: int) -> NDArray[np.uint8]:
+def _mask(text: str, frame: tuple[int, int]) -> NDArray[np.uint8]:
     try:
         mask = as_rgb8(read_image(Path(text))).min(axis=2)
     except ImageError as error:
@@ -65,7 +64,7 @@ def _mask(text: str, frame: tuple[int, int], height: int, width: int) -> NDArray
             f"region {text}: {mask.shape[1]}x{mask.shape[0]} pixels, but the images have {frame[1]}x{frame[0]}",
             do="draw it over one of the images",
         )
-    return np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return np.asarray(mask, dtype=np.uint8)
 
 
 def _polygon(text: str, frame: tuple[int, int], height: int, width: int) -> NDArray[np.uint8]:
@@ -78,8 +77,8 @@ def _polygon(text: str, frame: tuple[int, int], height: int, width: int) -> NDAr
             f"region {text}: leaves the image, which has {frame[1]}x{frame[0]} pixels",
             do="give corners in pixels, or as fractions from 0 to 1",
         )
+    mask = np.zeros((_FINER * height, _FINER * width), np.uint8)
     # Corners lie on edges of pixels, OpenCV's on their centres.
-    places = corners / sides * [width, height] - 0.5
-    mask = np.zeros((height, width), np.uint8)
-    cv2.fillPoly(mask, [np.round(places * _STEPS).astype(np.int32)], (255,), shift=int(math.log2(_STEPS)))
+    places = corners / sides * mask.shape[::-1] - 0.5
+    cv2.fillPoly(mask, [np.round(places).astype(np.int32)], (255,))
     return mask
