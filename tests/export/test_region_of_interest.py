@@ -130,7 +130,7 @@ def test_the_defect_among_the_golden_images_is_planted_where_it_counts(good: lis
     ("choices", "error", "message"),
     [
         ({"region": "missing.png"}, ImageError, "region missing.png"),
-        ({"region": "0,0 1,1 0,0"}, TrainingError, "cannot be chosen"),
+        ({"region": "0,0 1,1 0,0"}, DataError, "nothing of the image counts"),
         ({"region": "0,0 100,0 0,100"}, DataError, "leaves the image"),
         ({"region": "0,0 0.1,0 0.1,0.1 0,0.1", "rows": 600}, TrainingError, "cannot be chosen from"),
     ],
