@@ -32,9 +32,15 @@ class Command:
 COMMANDS = (
     Command("demo", "lineward.export.commands.demo", "the whole way, on synthetic parts or your data", "export"),
     Command("train", "lineward.export.commands.train", "learn good parts from good images; write a bundle", "export"),
+    Command(
+        "tune", "lineward.export.commands.tune", "find and train the most accurate bundle for a time budget", "export"
+    ),
     Command("evaluate", "lineward.export.commands.evaluate", "measure a bundle on labelled images", "export"),
     Command(
         "adapt", "lineward.export.commands.adapt", "add new good images to a bundle; write its next version", "export"
+    ),
+    Command(
+        "report", "lineward.export.commands.report", "a bundle's promise and evidence, to print and sign", "export"
     ),
     Command("key", "lineward.export.commands.key", "make a key to sign bundles with, or show one"),
     Command("sign", "lineward.export.commands.sign", "sign a bundle, so that stations accept it"),
