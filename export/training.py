@@ -54,15 +54,29 @@ from lineward.runtime.engines.onnxruntime import EmbeddingSession
 from lineward.runtime.errors import TrainingError
 from lineward.runtime.images import encode_png, read_image
 from lineward.runtime.inspector import Inspector
-from lineward.runtime.manifest import FORMAT, Golden, Grid, Manifest, Origin, Score, Threshold, check_identity
+from lineward.runtime.manifest import (
+    FORMAT,
+    MOST_PATCHES,
+    MOST_TILES,
+    Golden,
+    Grid,
+    Manifest,
+    Origin,
+    Score,
+    Threshold,
+    Tiles,
+    check_identity,
+)
 from lineward.runtime.preprocessing import Frame, Preprocessing
 from lineward.runtime.region import Region, encode_region
 from lineward.runtime.view import View
 
 _BATCH = 8
 _GOLDEN_TOLERANCE = 1e-4
+_MOST_MAP = 2048
+"""Pixels of the anomaly map's longer side, at most."""
 _SMOOTHING = 4 / 256
-"""Standard deviation of the map's Gaussian, in sides of the map."""
+"""Standard deviation of the map's Gaussian, in sides of the input."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +99,8 @@ class Recipe:
         threshold_method: how the threshold is found: see `held_out.METHODS`.
         seed: seed of every random choice.
         region: what of the image counts, a mask image or a polygon: see `read_region`; None for all.
+        tiles: rows and columns of tiles that a frame is cut into, each brought to `size`; None for the frame as one.
+        overlap: of neighbouring tiles, as a share of a tile.
     """
 
     backbone: str = DEFAULT
@@ -102,11 +118,21 @@ class Recipe:
     threshold_method: str = AUTO
     seed: int = 0
     region: str | None = None
+    tiles: tuple[int, int] | None = None
+    overlap: float = 0.1
 
     @property
     def patches(self) -> int:
         """Patches from side to side of the input."""
         return self.size // min(self.levels)
+
+    @property
+    def cut(self) -> Tiles | None:
+        """How frames are cut, to whole patches."""
+        if self.tiles is None:
+            return None
+        overlap = round(self.overlap * self.patches)
+        return Tiles(*self.tiles, overlap, overlap)
 
     @property
     def promise(self) -> Promise:
@@ -161,13 +187,14 @@ def train(
         CalibrationError: too few images for the promise, or their scores cannot be those of different good parts.
         DataError: the same image is given twice across the bank and the held-out ones, or the region does not fit them.
         TrainingError: the recipe makes no sense.
-        ImageError: an image cannot be read, or, with a region, is of another shape or kind than the others.
+        ImageError: an image cannot be read, or, with a region or tiles, is of another shape or kind than the others.
     """
     _check_recipe(recipe)
     check_identity(product, version)
     plan = plan_calibration(images, held_out, recipe.promise)
     backbone = load_backbone(recipe.backbone, recipe.weights)
     backbone.check_levels(recipe.levels)
+    _check_tiles(recipe)
     bank, apart = ([path for path, _ in chosen] for chosen in (plan.bank, plan.held_out))
     sight = _sight(recipe, bank[0])
     judged = _judge_folds(bank, plan, backbone, recipe, sight, progress)
@@ -200,6 +227,28 @@ def _check_recipe(recipe: Recipe) -> None:
             raise TrainingError(f"a {name} of {value} makes no sense", do=f"choose a finite number of {least} or more")
 
 
+def _check_tiles(recipe: Recipe) -> None:
+    if recipe.tiles is None:
+        return
+    rows, columns = recipe.tiles
+    if not (1 <= rows <= MOST_TILES and 1 <= columns <= MOST_TILES) or rows == columns == 1:
+        raise TrainingError(
+            f"{rows}x{columns} tiles make no sense", do=f"choose two or more, at most {MOST_TILES} rows and columns"
+        )
+    if not 0 <= recipe.overlap <= 0.5:  # false for NaN too
+        raise TrainingError(f"an overlap of {recipe.overlap} makes no sense", do="choose from 0 to 0.5 of a tile")
+    if recipe.position:
+        raise TrainingError(
+            "the place of a patch in a tile is not its place in the frame", do="choose --position 0 with --tiles"
+        )
+    assert recipe.cut is not None
+    if not recipe.cut.fit(recipe.patches, recipe.patches):
+        raise TrainingError(
+            f"{rows}x{columns} tiles of {recipe.patches} patches make more than {MOST_PATCHES} patches a side",
+            do="choose fewer tiles, or a smaller --size",
+        )
+
+
 @dataclass(frozen=True)
 class _Sight:
     """How images are read, and what is seen of them."""
@@ -211,16 +260,25 @@ class _Sight:
 
 
 def _sight(recipe: Recipe, first: Path) -> _Sight:
-    """With a region, all images must be like the first: it would lie elsewhere in others."""
+    """With a region or tiles, all images must be like the first: they would lie elsewhere in others."""
     spec = Preprocessing(width=recipe.size, height=recipe.size)
-    score = Score(recipe.size, recipe.size, recipe.size * _SMOOTHING)
+    score = _score(recipe)
     region: Region | None = None
     read: Callable[[Path], Frame] = read_image
-    if recipe.region is not None:
+    if recipe.region is not None or recipe.cut is not None:
         read = OneCamera().read
+    if recipe.region is not None:
         height, width = read(first).shape[:2]
         region = read_region(recipe.region, (height, width), score.map_height, score.map_width)
-    return _Sight(spec, score, View(spec, Grid(recipe.patches, recipe.patches, 1), score, region), read)
+    return _Sight(spec, score, View(spec, Grid(recipe.patches, recipe.patches, 1), score, region, recipe.cut), read)
+
+
+def _score(recipe: Recipe) -> Score:
+    """A map of one pixel for each of the inputs', or fewer where that would be many."""
+    rows, columns = recipe.cut.patches(recipe.patches, recipe.patches) if recipe.cut else (recipe.patches,) * 2
+    stride = min(recipe.levels)
+    scale = min(1.0, _MOST_MAP / (max(rows, columns) * stride))
+    return Score(round(rows * stride * scale), round(columns * stride * scale), recipe.size * _SMOOTHING * scale)
 
 
 @dataclass(frozen=True)
@@ -253,7 +311,7 @@ def _learn(paths: Sequence[Path], backbone: Backbone, recipe: Recipe, sight: _Si
         grid = Grid(recipe.patches, recipe.patches, head.dimensions)
         embedding = export_embedding(EmbeddingGraph(features, head), recipe.size)
         bank = _bank(embedding, grid, pixels, sight.view, recipe, progress)
-        looks = [look(inputs[0]) for inputs in pixels]
+        looks = [look(np.concatenate(inputs)) for inputs in pixels]
     tensor = encode_tensor(BANK_TENSOR, bank)
     offset = len(tensor) - bank.nbytes
     members = {EMBEDDING: embedding, BANK: tensor, SIMILARITY: similarity_graph(grid, len(bank), offset)}
@@ -299,25 +357,29 @@ def _gather(features: FeatureGraph, pixels: NDArray[np.uint8], view: View, progr
         return fused
 
     with torch.inference_mode():
-        for patches in _of_each_input(run, pixels, view, "learn statistics", progress):
+        for patches in _of_each_image(run, pixels, view, "learn statistics", progress):
             statistics.update(patches)
     return statistics
 
 
-def _of_each_input(
+def _of_each_image(
     run: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
     pixels: NDArray[np.uint8],
     view: View,
     step: str,
     progress: Progress,
 ) -> Iterator[NDArray[np.float32]]:
-    """What a graph gives for the patches that count, input by input, float32 [patches, channels]."""
+    """What a graph gives for the patches that count, image by image, float32 [patches, channels]."""
     inputs = pixels.reshape(-1, *pixels.shape[2:])
+    image: list[NDArray[np.float32]] = []
     with progress.step(step, len(inputs)) as advance:
         for start in range(0, len(inputs), _BATCH):
             batch = run(np.array(inputs[start : start + _BATCH]))
-            for index, patches in enumerate(batch, start):
-                yield patches[view.counts[index % len(view.counts)]]
+            for patches in batch:
+                image.append(patches[view.counts[len(image)]])
+                if len(image) == len(view.counts):
+                    yield np.concatenate(image)
+                    image.clear()
             advance(start + len(batch))
 
 
@@ -328,7 +390,7 @@ def _bank(
     session = EmbeddingSession(embedding, grid)
 
     def embeddings() -> Iterator[NDArray[np.float32]]:
-        return _of_each_input(session.embed, pixels, view, "embed images", progress)
+        return _of_each_image(session.embed, pixels, view, "embed images", progress)
 
     with progress.step("choose the bank", recipe.rows) as advance:
         patches = int(np.count_nonzero(view.counts))
@@ -364,6 +426,7 @@ def _draft(product: str, version: int, recipe: Recipe, learned: _Learned, backbo
         ),
         golden=(),
         golden_tolerance=_GOLDEN_TOLERANCE,
+        tiles=recipe.cut,
     )
 
 

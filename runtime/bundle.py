@@ -72,7 +72,8 @@ class Bundle:
     @cached_property
     def view(self) -> View:
         """What it looks at."""
-        return View(self.manifest.preprocessing, self.manifest.grid, self.manifest.score, self.region)
+        m = self.manifest
+        return View(m.preprocessing, m.grid, m.score, self.region, m.tiles)
 
     def golden_scores(self, name: str) -> NDArray[np.float32]:
         """Patch scores stored under a member's name, float32 [rows, columns].

@@ -47,9 +47,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def describe_view(bundle: Bundle) -> list[tuple[str, str]]:
     """What the bundle looks at, where that is not simply the whole image."""
-    if bundle.region is None:
-        return []
-    return [("region", f"{bundle.view.share:.1%} of the image counts")]
+    rows, view, tiles = [], bundle.view, bundle.manifest.tiles
+    if tiles is not None:
+        overlap = f"overlapping by {tiles.overlap_rows}x{tiles.overlap_columns} patches"
+        cut = f"{tiles.rows}x{tiles.columns}, {overlap}: {view.rows}x{view.columns} patches of an image"
+        rows.append(("tiles", cut))
+    if bundle.region is not None:
+        rows.append(("region", f"{view.share:.1%} of the image counts"))
+    return rows
 
 
 def describe(manifest: Manifest) -> list[tuple[str, str]]:
