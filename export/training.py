@@ -214,8 +214,9 @@ def _learn(paths: Sequence[Path], backbone: Backbone, recipe: Recipe, progress: 
         whitening = statistics.whitening(recipe.shrinkage, recipe.dimensions)
         side = recipe.size // min(recipe.levels)
         head = EmbeddingHead(whitening, statistics.lift(whitening, recipe.tau, recipe.position), side)
-        grid = Grid(side, side, head.dimensions)
-        embedding = export_embedding(EmbeddingGraph(features, head), recipe.size)
+        graph = EmbeddingGraph(features, head)
+        grid = graph.grid
+        embedding = export_embedding(graph, recipe.size)
         bank = _bank(embedding, grid, pixels, recipe, progress)
         looks = [look(image) for image in pixels]
     tensor = encode_tensor(BANK_TENSOR, bank)
