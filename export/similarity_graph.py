@@ -4,9 +4,9 @@ It multiplies with the bank block by block, so that the products of a block stay
 does not grow with patches times rows.
 
 Where the patches of a block of the image share what the coarser feature levels say (see `Split`), that part is
-multiplied once a block. Let u = [f, c] be a patch's embedding, f its own coordinates, c the shared ones, and u0 = [f0, c0]
-that of the first patch of its block. Before normalising, c and c0 were the same, so c = s c0, and since the last of them
-came from a constant greater than 0, s is the ratio of the last coordinates. Then
+multiplied once a block. Let u = [f, c] be a patch's embedding, f its own coordinates, c the shared ones, and
+u0 = [f0, c0] that of the first patch of its block. Before normalising, c and c0 were the same, so c = s c0, and since
+the last of them came from a constant greater than 0, s is the ratio of the last coordinates. Then
 max_m <u, b_m> = s max_m (<f / s, own of b_m> + <c0, shared of b_m>): the same number, for a part of the operations.
 """
 
