@@ -26,21 +26,11 @@ from threadpoolctl import threadpool_limits
 from lineward.calibration import cross_conformal
 from lineward.export.bank import POOL_ROWS
 from lineward.export.bank.farthest_point import farthest_points, greatest_similarity
+from lineward.export.bundle_bank import with_bank
 from lineward.export.held_out import AUTO, Plan, Promise, plan_distinct
-from lineward.export.similarity_graph import similarity_graph
 from lineward.runtime import conformal
-from lineward.runtime.anomaly_map import MapMaker, image_score
-from lineward.runtime.bundle import (
-    BANK,
-    BANK_TENSOR,
-    EMBEDDING,
-    GOLDEN_TENSOR,
-    SIMILARITY,
-    Bundle,
-    decode_bundle,
-    encode_bundle,
-    encode_tensor,
-)
+from lineward.runtime.anomaly_map import image_score
+from lineward.runtime.bundle import EMBEDDING, GOLDEN_TENSOR, Bundle, decode_bundle, encode_bundle, encode_tensor
 from lineward.runtime.calibrating import OneCamera, check_still_rejects
 from lineward.runtime.conformal import check_support
 from lineward.runtime.distinct import fingerprint, pixels_sha256
@@ -49,7 +39,7 @@ from lineward.runtime.errors import CalibrationError, TrainingError
 from lineward.runtime.images import decode_image
 from lineward.runtime.inspector import Inspector
 from lineward.runtime.manifest import Addition, Golden, Threshold
-from lineward.runtime.preprocessing import Frame, preprocess
+from lineward.runtime.preprocessing import Frame
 
 Rows = NDArray[np.float32]
 Similarity = NDArray[np.float32]
@@ -138,7 +128,7 @@ def adapt(
     own = _own_threshold([score.after for score in judged], plan, old, seed)
     # What was counted of defects was counted with the old bank.
     threshold = msgspec.structs.replace(own if own.value > old.value else old, escapes=None)
-    packed = _pack(bundle, _grow(bundle, rows), plan, threshold, version, seed)
+    packed = _pack(bundle, with_bank(bundle, np.concatenate([bundle.bank, rows])), plan, threshold, version, seed)
     adapted = decode_bundle(packed, "the adapted bundle")
     _check_golden(bundle, adapted)
     return Adapted(
@@ -185,25 +175,24 @@ class _Eye:
     def __init__(self, bundle: Bundle) -> None:
         self.bank = bundle.bank
         self.camera = OneCamera(bundle)
-        self._manifest = bundle.manifest
-        self._session = EmbeddingSession(bundle.members[EMBEDDING], bundle.manifest.grid, threads=1)
-        self._maps = MapMaker(bundle.manifest.grid, bundle.manifest.score)
+        self._view, self._grid = bundle.view, bundle.manifest.grid
+        self._session = EmbeddingSession(bundle.members[EMBEDDING], self._grid, threads=1)
 
     def embed(self, frame: Frame) -> Rows:
-        """Unit patch embeddings, float32 [patches, dimensions]."""
-        embeddings: Rows = self._session.embed(preprocess(frame, self._manifest.preprocessing)[np.newaxis])[0]
-        return embeddings
+        """Unit patch embeddings of all inputs, float32 [patches, dimensions]."""
+        inputs = self._view.pixels(frame)
+        return np.concatenate([self._session.embed(inputs[i : i + 1])[0] for i in range(len(inputs))])
 
     def lattice(self, number: int) -> NDArray[np.intp]:
-        """One of four lattices of patches that do not touch, as indices into the embeddings."""
-        grid = self._manifest.grid
-        places = np.arange(grid.rows * grid.columns).reshape(grid.rows, grid.columns)
-        return places[number // 2 % 2 :: 2, number % 2 :: 2].ravel()
+        """One of four lattices of patches that do not touch, as indices into the embeddings: those that count."""
+        chosen = np.zeros((len(self._view.counts), self._grid.rows, self._grid.columns), np.bool_)
+        chosen[:, number // 2 % 2 :: 2, number % 2 :: 2] = True
+        return np.flatnonzero(chosen.ravel() & self._view.counts.ravel())
 
     def score(self, similarity: Similarity) -> float:
         """The image score, of each patch's greatest similarity."""
-        grid = self._manifest.grid
-        return image_score(self._maps.anomaly_map((1 - similarity).reshape(grid.rows, grid.columns)))
+        scores = (1 - similarity).reshape(-1, self._grid.rows, self._grid.columns)
+        return image_score(self._view.maps.anomaly_map(self._view.merge(scores)))
 
 
 @dataclass(frozen=True)
@@ -307,17 +296,6 @@ def _own_threshold(scores: Sequence[float], plan: Plan, old: Threshold, seed: in
     return conformal.calibrate(scores, rate, old.confidence, seed=seed, data_sha256=data)
 
 
-def _grow(bundle: Bundle, rows: Rows) -> Bundle:
-    """The bundle with more rows in its bank."""
-    manifest = bundle.manifest
-    bank = np.concatenate([bundle.bank, rows])
-    tensor = encode_tensor(BANK_TENSOR, bank)
-    similarity = similarity_graph(manifest.grid, len(bank), len(tensor) - bank.nbytes)
-    members = {**bundle.members, BANK: tensor, SIMILARITY: similarity}
-    grown = msgspec.structs.replace(manifest, rows=len(bank))
-    return decode_bundle(encode_bundle(grown, members), "the grown bundle")
-
-
 def _pack(bundle: Bundle, grown: Bundle, plan: Plan, threshold: Threshold, version: int, seed: int) -> bytes:
     manifest = bundle.manifest
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -349,7 +327,7 @@ def _pack(bundle: Bundle, grown: Bundle, plan: Plan, threshold: Threshold, versi
 
 def _golden(grown: Bundle) -> tuple[tuple[Golden, ...], dict[str, bytes]]:
     """The same golden images, with the results of the new bank."""
-    maps, inspector = MapMaker(grown.manifest.grid, grown.manifest.score), Inspector(grown)
+    maps, inspector = grown.view.maps, Inspector(grown)
     records, members = [], {}
     for golden in grown.manifest.golden:
         frame = decode_image(grown.members[golden.image], golden.image)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from statistics import median
 
 import cv2
 import numpy as np
-from jinja2 import Environment, StrictUndefined, Template
 from numpy.typing import NDArray
 
 from lineward.calibration.metrics import Confusion
 from lineward.export.datasets import Sample, read_mask
 from lineward.export.evaluation import Evaluation, KindFigures, Result
+from lineward.export.page import Picture, picture, render, shrink, write_page
+from lineward.export.score_histogram import Group, Histogram, histogram
 from lineward.runtime.errors import DataError
 from lineward.runtime.images import read_image
 from lineward.runtime.inspection import Verdict
@@ -26,11 +25,8 @@ from lineward.runtime.manifest import Threshold
 from lineward.runtime.overlay import draw_overlay
 from lineward.runtime.preprocessing import as_rgb8
 
-_PICTURE = 320  # greatest side, in pixels
-_JPEG = [cv2.IMWRITE_JPEG_QUALITY, 88, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 _OUTLINE = (0, 225, 255)
 _RIGHT = 6  # right verdicts to show of each kind
-_BARS = 40
 _NO_MASKS = "not measured (no masks)"
 
 
@@ -52,7 +48,8 @@ def write_report(path: Path, inspector: Inspector, evaluation: Evaluation, *, wo
     """
     if worst < 0:
         raise DataError(f"report: {worst} images of the worst", do="ask for 0 or more")
-    html = _template().render(
+    html = render(
+        "report.html.j2",
         bundle=inspector.bundle,
         summary=_summary(evaluation.confusion),
         figures=_figures(evaluation, inspector.bundle.manifest.threshold),
@@ -64,12 +61,7 @@ def write_report(path: Path, inspector: Inspector, evaluation: Evaluation, *, wo
         score=_score,
         metric=_metric,
     )
-    try:
-        path.write_text(html, encoding="utf-8")
-    except OSError as error:
-        raise DataError(
-            f"{path}: the report cannot be written ({error.strerror})", do="check the folder and its free space"
-        ) from error
+    write_page(path, html)
 
 
 # ---- Figures -------------------------------------------------------------------------------------------
@@ -253,108 +245,19 @@ def _score(value: float) -> str:
 # ---- Histogram -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Bar:
-    """Parts whose scores lie between two edges; `place` counts bars from the left."""
-
-    place: int
-    count: int
-    wrong: bool
-    title: str
+def _histogram(evaluation: Evaluation) -> Histogram:
+    good = [r for r in evaluation.results if not r.sample.defective]
+    defective = [r for r in evaluation.results if r.sample.defective]
+    return histogram([_group("Good", good), _group("Defective", defective)], evaluation.threshold)
 
 
-@dataclass(frozen=True)
-class _Panel:
-    """The bars of one label and the count of the tallest."""
-
-    title: str
-    bars: tuple[_Bar, ...]
-    tallest: int
-
-
-@dataclass(frozen=True)
-class _Histogram:
-    """Scores of good and of defective parts over one axis.
-
-    Attributes:
-        threshold: the score at the threshold line.
-        bars: bars along the axis.
-        passing: how many of these lie below the threshold line.
-        ticks: positions along the axis, in percent, with their labels.
-        panels: one for each label that occurs.
-        unscored: parts without a score, which no bar holds.
-    """
-
-    threshold: float
-    bars: int
-    passing: int
-    ticks: tuple[tuple[float, str], ...]
-    panels: tuple[_Panel, ...]
-    unscored: int
-
-
-def _histogram(evaluation: Evaluation) -> _Histogram:
-    """Count scores in bars that meet at the threshold, so that each lies wholly on one side of it."""
-    threshold = evaluation.threshold
-    scored = [r for r in evaluation.results if math.isfinite(r.score)]
-    reached = [threshold, *(r.score for r in scored)]
-    width = max((max(reached) - min(reached)) / _BARS, 1e-4)
-    first = min(0, math.ceil((min(reached) - threshold) / width))
-    last = max(1, math.ceil((max(reached) - threshold) / width))
-    edges = [threshold + width * i for i in range(first - 1, last + 1)]
-    panels = []
-    for label, defective in (("Good", False), ("Defective", True)):
-        members = [r for r in evaluation.results if r.sample.defective == defective]
-        if members:
-            panels.append(_panel(label, members, edges, 1 - first))
-    return _Histogram(
-        threshold=threshold,
-        bars=len(edges) - 1,
-        passing=1 - first,
-        ticks=_ticks(edges[0], edges[-1]),
-        panels=tuple(panels),
-        unscored=len(evaluation.results) - len(scored),
-    )
-
-
-def _panel(label: str, members: Sequence[Result], edges: Sequence[float], passing: int) -> _Panel:
-    width = edges[1] - edges[0]
-    counts: dict[int, int] = {}
-    for result in members:
-        if math.isfinite(result.score):
-            # Scores above an edge, up to and including the next: one at the threshold passes.
-            place = math.ceil((result.score - edges[passing]) / width) + passing - 1
-            place = min(max(place, 0), len(edges) - 2)
-            counts[place] = counts.get(place, 0) + 1
-    defective = members[0].sample.defective
-    bars = tuple(
-        _Bar(place, count, (place < passing) == defective, f"{count} from {edges[place]:.4f} to {edges[place + 1]:.4f}")
-        for place, count in sorted(counts.items())
-    )
+def _group(label: str, members: Sequence[Result]) -> Group:
     rejected = sum(_rejected(r) for r in members)
     title = f"{label} parts: {len(members) - rejected} passed, {rejected} rejected"
-    return _Panel(title, bars, max(counts.values(), default=1))
-
-
-def _ticks(low: float, high: float) -> tuple[tuple[float, str], ...]:
-    """Round numbers between two scores, four to ten, with their positions in percent."""
-    most = (high - low) / 4
-    power = 10.0 ** math.floor(math.log10(most))
-    step = max(power * m for m in (1, 2, 5) if m == 1 or power * m <= most)
-    decimals = max(0, -math.floor(math.log10(step)))
-    multiples = range(math.ceil(low / step), math.floor(high / step) + 1)
-    return tuple((100 * (m * step - low) / (high - low), f"{m * step:.{decimals}f}") for m in multiples)
+    return Group(title, label == "Defective", [r.score for r in members])
 
 
 # ---- Gallery -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Picture:
-    """A picture as a data URI, and what it shows."""
-
-    caption: str
-    uri: str
 
 
 @dataclass(frozen=True)
@@ -362,7 +265,7 @@ class _Card:
     """One image: what the bundle said of it, with its pictures."""
 
     result: Result
-    pictures: tuple[_Picture, ...]
+    pictures: tuple[Picture, ...]
 
 
 @dataclass(frozen=True)
@@ -395,50 +298,18 @@ def _galleries(inspector: Inspector, results: Sequence[Result], worst: int) -> l
 
 def _card(inspector: Inspector, result: Result) -> _Card:
     frame = read_image(result.sample.path)
-    small = _shrink(as_rgb8(frame))
-    pictures = [_picture("Photo", small)]
+    small = shrink(as_rgb8(frame))
+    pictures = [picture("Photo", small)]
     if result.sample.masks:
-        pictures.append(_picture("Ground truth", _outlined(small, result.sample, frame.shape[:2])))
-    pictures.append(_picture("Anomaly map", draw_overlay(small, inspector.inspect(frame))))
+        pictures.append(picture("Ground truth", _outlined(small, result.sample, frame.shape[:2])))
+    pictures.append(picture("Anomaly map", draw_overlay(small, inspector.inspect(frame))))
     return _Card(result, tuple(pictures))
-
-
-def _shrink(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The pixels, gray or RGB, with no side longer than a picture's."""
-    height, width = pixels.shape[:2]
-    scale = _PICTURE / max(height, width)
-    if scale >= 1:
-        return pixels
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
 
 
 def _outlined(picture: NDArray[np.uint8], sample: Sample, shape: tuple[int, int]) -> NDArray[np.uint8]:
     """A picture with its sample's ground truth outlined; `shape` is the image's own (H, W)."""
-    mask = _shrink(read_mask(sample, shape).astype(np.uint8) * np.uint8(255))
+    mask = shrink(read_mask(sample, shape).astype(np.uint8) * np.uint8(255))
     outlines, _ = cv2.findContours((mask > 0).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     outlined = picture.copy()
     cv2.drawContours(outlined, outlines, -1, _OUTLINE, max(1, round(min(mask.shape) / 200)))
     return outlined
-
-
-def _picture(caption: str, pixels: NDArray[np.uint8]) -> _Picture:
-    data = cv2.imencode(".jpg", np.ascontiguousarray(pixels[:, :, ::-1]), _JPEG)[1].tobytes()
-    return _Picture(caption, f"data:image/jpeg;base64,{base64.b64encode(data).decode()}")
-
-
-# ---- Template ------------------------------------------------------------------------------------------
-
-
-def _template() -> Template:
-    environment = Environment(
-        autoescape=True, finalize=_legible, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(files("lineward.export").joinpath("report.html.j2").read_text("utf-8"))
-
-
-def _legible(value: object) -> object:
-    """Text with control, direction and undecodable characters, which file names may hold, spelled out."""
-    if not isinstance(value, str) or value.isprintable():
-        return value
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)

@@ -1,8 +1,8 @@
 """The bundle (`*.lineward`): one file that holds all that decides a verdict, and can be checked.
 
 A zip of stored members, no pickle anywhere: `manifest.json`, `embedding.onnx`, `similarity.onnx`,
-`bank.safetensors`, the golden images and results under `golden/`, and `manifest.sig` once it is signed. It is read into
-memory and never unpacked.
+`bank.safetensors`, the golden images and results under `golden/`, `region.png` where not all of the image counts, and
+`manifest.sig` once it is signed. It is read into memory and never unpacked.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import logging
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,25 @@ from safetensors.numpy import load, save
 from lineward.runtime.atomic_write import replace_file
 from lineward.runtime.errors import BundleError
 from lineward.runtime.manifest import Manifest, Member, decode_manifest, encode_manifest
+from lineward.runtime.region import Region, decode_region
 from lineward.runtime.signature import SIGNATURES_LIMIT, Signature, decode_signatures, encode_signatures
 from lineward.runtime.trust import AcceptAny, Trust, TrustedKeys, open_trust
+from lineward.runtime.view import View
 
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
 EMBEDDING = "embedding.onnx"
 SIMILARITY = "similarity.onnx"
 BANK = "bank.safetensors"
+REGION = "region.png"
 BANK_TENSOR = "bank"
 GOLDEN_TENSOR = "scores"
 
-_LIMITS = {MANIFEST: 1 << 20, SIGNATURE: SIGNATURES_LIMIT}
+_LIMITS = {MANIFEST: 1 << 20, SIGNATURE: SIGNATURES_LIMIT, REGION: 1 << 24}
 _BUNDLE_LIMIT = 1 << 31
+_DIRECTORY_LIMIT = 1 << 20
+_LOCAL_HEADER = 30
+_END, _END_OF_ZIP64 = b"PK\x05\x06", b"PK\x06\x07"
 _REBUILD = "take the bundle again from where it was made"
 _LOG = logging.getLogger("lineward")
 
@@ -52,6 +59,7 @@ class Bundle:
         bank: unit rows, float32 [rows, dimensions].
         sha256: SHA-256 of the manifest's bytes; it names the bundle, since the manifest holds every member's hash.
         signatures: what signatures it carries. That it was read with trusted keys says that one of them counts.
+        region: which pixels of the anomaly map count; None: all.
     """
 
     manifest: Manifest
@@ -59,6 +67,13 @@ class Bundle:
     bank: NDArray[np.float32]
     sha256: str
     signatures: tuple[Signature, ...] = ()
+    region: Region | None = None
+
+    @cached_property
+    def view(self) -> View:
+        """What it looks at."""
+        m = self.manifest
+        return View(m.preprocessing, m.grid, m.score, self.region, m.tiles)
 
     def golden_scores(self, name: str) -> NDArray[np.float32]:
         """Patch scores stored under a member's name, float32 [rows, columns].
@@ -66,8 +81,7 @@ class Bundle:
         Raises:
             BundleError: they are missing, or of another shape or type.
         """
-        grid = self.manifest.grid
-        return _tensor(self.members.get(name, b""), GOLDEN_TENSOR, (grid.rows, grid.columns), name)
+        return _tensor(self.members.get(name, b""), GOLDEN_TENSOR, (self.view.rows, self.view.columns), name)
 
 
 def read_bundle(path: str | Path, trust: Trust | None = None) -> Bundle:
@@ -113,7 +127,11 @@ def _decode(data: bytes, where: str, trust: Trust) -> Bundle:
     _check_members(members, manifest, where)
     bank = _tensor(members[BANK], BANK_TENSOR, (manifest.rows, manifest.grid.dimensions), f"{where}: {BANK}")
     _check_unit_rows(bank, where)
-    return Bundle(manifest, members, bank, sha256, signatures)
+    region = None
+    if REGION in members:
+        score = manifest.score
+        region = decode_region(members[REGION], score.map_height, score.map_width, f"{where}: {REGION}")
+    return Bundle(manifest, members, bank, sha256, signatures, region)
 
 
 def read_bundle_file(path: str | Path) -> bytes:
@@ -181,16 +199,27 @@ def _encode_members(members: Mapping[str, bytes]) -> bytes:
 
 
 def _read_members(data: bytes, where: str) -> dict[str, bytes]:
+    _check_end(data, where)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = archive.infolist()
             _check_archive(infos, len(data), where)
+            _check_no_gap(infos, archive.start_dir, where)
             return {info.filename: archive.read(info) for info in infos}
     except BundleError:
         raise
     # A hostile zip can make zipfile raise almost anything, NotImplementedError and struct.error among it.
     except Exception as error:
         raise BundleError(f"{where}: not a bundle, or damaged ({error})", do=_REBUILD) from error
+
+
+def _check_end(data: bytes, where: str) -> None:
+    """Before zipfile makes an object of each entry of a directory that could fill the whole file."""
+    end = data[-22:]
+    if not end.startswith(_END) or end[20:] != b"\0\0" or data[-42:-38] == _END_OF_ZIP64:
+        raise BundleError(f"{where}: not a bundle, or damaged (it does not end as one)", do=_REBUILD)
+    if int.from_bytes(end[12:16], "little") > _DIRECTORY_LIMIT:
+        raise BundleError(f"{where}: its directory is larger than {_DIRECTORY_LIMIT} bytes", do=_REBUILD)
 
 
 def _check_archive(infos: list[zipfile.ZipInfo], size: int, where: str) -> None:
@@ -212,9 +241,20 @@ def _check_archive(infos: list[zipfile.ZipInfo], size: int, where: str) -> None:
         raise BundleError(f"{where}: members overlap", do=_REBUILD)
 
 
+def _check_no_gap(infos: list[zipfile.ZipInfo], directory: int, where: str) -> None:
+    """Member after member from the first byte on: what lies between could be another bundle to another reader."""
+    at = 0
+    for info in infos:
+        if info.header_offset != at:
+            raise BundleError(f"{where}: something lies before {info.filename} that is no member", do=_REBUILD)
+        at += _LOCAL_HEADER + len(info.filename.encode()) + info.file_size
+    if directory != at:
+        raise BundleError(f"{where}: something lies after the members that is no member", do=_REBUILD)
+
+
 def _check_members(members: Mapping[str, bytes], manifest: Manifest, where: str) -> None:
     golden = {name for g in manifest.golden for name in (g.image, g.scores)}
-    allowed = {EMBEDDING, SIMILARITY, BANK} | {name for name in golden if _is_golden_name(name)}
+    allowed = {EMBEDDING, SIMILARITY, BANK, REGION} | {name for name in golden if _is_golden_name(name)}
     _refuse(members.keys() - manifest.members.keys(), where, "is not listed in the manifest")
     _refuse(manifest.members.keys() - members.keys(), where, "is listed in the manifest but missing")
     _refuse(members.keys() - allowed, where, "does not belong in a bundle")

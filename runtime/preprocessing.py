@@ -2,8 +2,9 @@
 
 OpenCV's plain bilinear resize differs between x86 and Arm by up to one grey level, with a bias; a bank learned on
 one would be shifted on the other. INTER_LINEAR_EXACT is integer arithmetic and equal on both, but it does not
-low-pass, so a frame much larger than its target would alias. Hence the halving ladder: one exact resize to the
-nearest target * 2^k that is not smaller than the frame, then k exact means of 2x2 pixels.
+low-pass, so a frame much larger than its target would alias. Hence the halving ladder: exact means of 2x2 pixels while
+a side is even and at least twice its target; then one exact resize to the nearest target * 2^k that is not smaller, and
+k more such means. The first halvings are for speed: 1024 to 320 pixels a side takes a quarter of the time.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from lineward.runtime.errors import ImageError
 Frame = NDArray[np.uint8] | NDArray[np.uint16]
 """A camera frame: uint8 or uint16, [H, W] gray or [H, W, 3] RGB."""
 
-RESIZE = "halving-ladder-of-linear-exact/1"
+RESIZE = "halving-ladder-of-linear-exact/2"
 DEPTH = "high-byte"
 COLOUR = "RGB"
+SMALLEST_SIDE = 8
+"""Pixels of a frame's side, at least."""
 
 
 class Preprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,10 +85,10 @@ def check_frame(frame: Any) -> Frame:
         raise ImageError(f"a frame of {kind} cannot be inspected", do="pass a uint8 or uint16 array")
     if frame.ndim != 2 and not (frame.ndim == 3 and frame.shape[2] == 3):
         raise ImageError(f"a frame of shape {frame.shape} cannot be inspected", do="pass [H, W] gray or [H, W, 3] RGB")
-    if min(frame.shape[:2]) < 8:
+    if min(frame.shape[:2]) < SMALLEST_SIDE:
         raise ImageError(
             f"a frame of {frame.shape[1]}x{frame.shape[0]} pixels cannot be inspected",
-            do="pass at least 8 pixels a side",
+            do=f"pass at least {SMALLEST_SIDE} pixels a side",
         )
     return frame
 
@@ -95,12 +98,21 @@ def _eight_bit(frame: Frame) -> NDArray[np.uint8]:
 
 
 def _resize(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    columns, rows = width << _halvings(pixels.shape[1], width), height << _halvings(pixels.shape[0], height)
+    rows, columns = pixels.shape[:2]
+    while (_halved(columns, width), _halved(rows, height)) != (columns, rows):
+        columns, rows = _halved(columns, width), _halved(rows, height)
+        pixels = _resize_exact(pixels, columns, rows)
+    columns, rows = width << _halvings(columns, width), height << _halvings(rows, height)
     pixels = _resize_exact(pixels, columns, rows)
     while (columns, rows) != (width, height):
         columns, rows = max(columns >> 1, width), max(rows >> 1, height)
         pixels = _resize_exact(pixels, columns, rows)
     return np.ascontiguousarray(pixels)
+
+
+def _halved(side: int, target: int) -> int:
+    """Half of a side that is even and at least twice its target; any other side as it is."""
+    return side // 2 if side % 2 == 0 and side >= 2 * target else side
 
 
 def _halvings(source: int, target: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import importlib.util
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lineward.runtime.bundle import Bundle
+from lineward.runtime.cuda.cublas import beside_cublas
 from lineward.runtime.cuda.device import Device, open_device
 from lineward.runtime.cuda.similarity import GREATEST_LOSS, FusedSimilarity
 from lineward.runtime.engines import ENGINES, TENSORRT, open_engine
@@ -24,10 +26,12 @@ from lineward.runtime.images import decode_image
 from lineward.runtime.inspector import Inspector
 from lineward.runtime.preprocessing import Preprocessing, preprocessed_sha256
 
-PREPROCESSED_SHA256 = "f24cd027507acffdec837eb0615308af70dadd93cc9f6a143815bbb1226f5fd4"
+PREPROCESSED_SHA256 = "7f2cb0d25cf71c26ac957092bb228d246125cd8f6aa124d1ef651460052cca21"
 """Of a seeded frame of 480x640 pixels brought to 256x256: integer arithmetic, the same on every machine."""
 SHAPES = ((1, 1, 32), (17, 129, 96), (65, 1000, 153), (784, 2048, 153), (1024, 4096, 384))
 """Queries, bank rows and dimensions that the kernel is run with: single, ragged and usual ones."""
+CUBLAS_SHAPE = (1024, 16384, 160)
+"""The same, for the comparison with cuBLAS."""
 _PACKAGES = ("lineward", "numpy", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "tensorrt", "pycuda")
 _RUNS = 100
 
@@ -114,6 +118,18 @@ def _check_kernel() -> Iterator[Check]:
     for queries, rows, dimensions in SHAPES:
         name = f"fused kernel {queries} x {rows} x {dimensions}"
         yield _attempt(name, lambda q=queries, r=rows, d=dimensions: check_shape(device, q, r, d))  # type: ignore[misc]
+    yield _check_cublas(device)
+
+
+def _check_cublas(device: Device) -> Check:
+    """The kernel's time and memory beside cuBLAS'; without CuPy that is not checked."""
+    subject = "fused kernel beside cuBLAS"
+    if importlib.util.find_spec("cupy") is None:
+        return Check(subject, Outcome.NOT_CHECKED, "CuPy is not installed: pip install cupy-cuda12x or cupy-cuda13x")
+    queries, rows, dimensions = CUBLAS_SHAPE
+    rng = np.random.RandomState(0)
+    bank, wanted = _unit(rng, rows, dimensions), _unit(rng, queries, dimensions)
+    return _attempt(subject, lambda: beside_cublas(device, wanted, bank))
 
 
 def check_shape(device: Device, queries: int, rows: int, dimensions: int) -> str:

@@ -45,6 +45,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=_DEFAULT.threshold_method,
         help="; ".join(f"{name}: {meaning}" for name, meaning in METHODS.items()) + " (default: %(default)s)",
     )
+    parser.add_argument(
+        "--region",
+        metavar="MASK",
+        help='what of the image counts: a mask image, white where the part is; or corners of a polygon, "x,y x,y x,y", '
+        "in pixels or as fractions of the image (default: all)",
+    )
+    parser.add_argument(
+        "--tiles",
+        type=_tiles,
+        metavar="ROWSxCOLUMNS",
+        help="cut each image into so many overlapping tiles, for small defects on large images (default: none)",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=float,
+        default=_DEFAULT.overlap,
+        help="of neighbouring tiles, as a share of a tile (default: %(default)s)",
+    )
     parser.add_argument("--skip-unreadable", action="store_true", help="go on without images that cannot be read")
     parser.add_argument("--seed", type=int, default=_DEFAULT.seed)
     recipe = parser.add_argument_group("recipe")
@@ -73,15 +91,15 @@ def run(arguments: argparse.Namespace) -> int:
     if not output.parent.is_dir():
         raise DataError(f"{output.parent}: no such folder to write a bundle to", do="make it, or choose another")
     progress = ConsoleProgress()
-    images = _readable(dataset.train, arguments.skip_unreadable, progress)
-    held_out = _readable(dataset.validation, arguments.skip_unreadable, progress)
+    images = check_images(dataset.train, arguments.skip_unreadable, progress)
+    held_out = check_images(dataset.validation, arguments.skip_unreadable, progress)
     defects = [sample.path for sample in dataset.test if sample.defective]
-    recipe = _recipe(arguments)
+    recipe = recipe_of(arguments)
     data = train(
         images,
         product,
         held_out=held_out,
-        defects=_readable(defects, arguments.skip_unreadable, progress),
+        defects=check_images(defects, arguments.skip_unreadable, progress),
         version=arguments.bundle_version,
         recipe=recipe,
         progress=progress,
@@ -99,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
     return PASSED
 
 
-def _readable(paths: Sequence[Path], skip: bool, progress: ConsoleProgress) -> list[Path]:
+def check_images(paths: Sequence[Path], skip: bool, progress: ConsoleProgress) -> list[Path]:
     """Those that can be read, so that a damaged file is told of before the training, not in its middle."""
     if not paths:
         return []
@@ -107,9 +125,18 @@ def _readable(paths: Sequence[Path], skip: bool, progress: ConsoleProgress) -> l
         return readable(paths, skip=skip, report=lambda error: print_error(str(error)), progress=advance)
 
 
-def _recipe(arguments: argparse.Namespace) -> Recipe:
+def _tiles(text: str) -> tuple[int, int]:
+    rows, times, columns = text.lower().partition("x")
+    if not (times and rows.isdecimal() and columns.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r}: rows and columns of tiles, such as 2x3")
+    return int(rows), int(columns)
+
+
+def recipe_of(arguments: argparse.Namespace) -> Recipe:
     """The preset, with what was asked for otherwise."""
     given = {field.name: getattr(arguments, field.name) for field in fields(Recipe)}
+    if given["tiles"] and given["position"] is None:
+        given["position"] = 0.0  # a patch's place in a tile says nothing
     if given["levels"]:
         given["levels"] = tuple(given["levels"])
     return replace(PRESETS[arguments.preset], **{name: value for name, value in given.items() if value is not None})

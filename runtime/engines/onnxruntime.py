@@ -16,7 +16,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from lineward.runtime.bundle import BANK_TENSOR, EMBEDDING, SIMILARITY, Bundle
-from lineward.runtime.engines.providers import require_provider
+from lineward.runtime.engines.providers import OPTIONS, require_provider
 from lineward.runtime.errors import EngineError, first_line
 from lineward.runtime.manifest import Grid
 from lineward.runtime.stages import Stage, StageEnded, nobody
@@ -139,10 +139,11 @@ def open_session(graph: bytes, options: Any, external: int = 0, provider: str = 
             "the graph takes tensors from outside the bundle, or not those it should",
             do="take the bundle again from where it was made",
         )
+    providers = [(name, OPTIONS.get(name, {})) for name in dict.fromkeys([provider, CPU])]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a provider that is missing is named by require_provider
-            session = ort.InferenceSession(graph, options, providers=list(dict.fromkeys([provider, CPU])))
+            session = ort.InferenceSession(graph, options, providers=providers)
     except Exception as error:  # onnxruntime raises a dozen unrelated classes
         raise EngineError(
             f"onnxruntime {ort.__version__} refuses the graph: {first_line(error)}",

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import base64
 import math
 import os
 import re
 from dataclasses import dataclass, field, replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import cv2
@@ -23,10 +21,10 @@ from lineward.runtime.images import write_png
 from lineward.runtime.inspection import Inspection, decide
 from lineward.runtime.manifest import FORMAT, Grid, Manifest, Origin, Score, Threshold
 from lineward.runtime.preprocessing import Preprocessing
+from tests.html_page import Page
 
 THRESHOLD = 0.25
 HOSTILE = "<img src=x onerror=alert(1)>&\"'{{ 7 * 7 }}\u202e\n.png"
-VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
 @dataclass(frozen=True)
@@ -47,42 +45,6 @@ class Inspector:
         heat = np.zeros((64, 64), np.float32)
         heat[:16, :16] = 2 * THRESHOLD
         return Inspection(*decide(0.5, THRESHOLD), 0.5, THRESHOLD, heat, 0.001)
-
-
-class Page(HTMLParser):
-    """A parsed report; parsing fails where elements are not closed in the order they were opened."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.open, self.elements, self.text = [], [], ""
-        self.feed(html)
-        self.close()
-        assert self.open == []
-        self.text = " ".join(self.text.split())
-
-    def handle_starttag(self, tag, attrs):
-        assert len({name for name, _ in attrs}) == len(attrs)
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open[-1:] != ["style"]:
-            self.text += data + " "
-
-    def all(self, tag):
-        return [attrs for name, attrs in self.elements if name == tag]
-
-    def pictures(self, caption=""):
-        return [decode(img["src"]) for img in self.all("img") if img["alt"].startswith(caption)]
-
-
-def decode(uri):
-    data = base64.b64decode(uri.removeprefix("data:image/jpeg;base64,"), validate=True)
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)[:, :, ::-1]
 
 
 def manifest(**changes):

@@ -106,6 +106,14 @@ def test_whatever_a_driver_raises_the_report_goes_on(tiny: Bundle, monkeypatch) 
     assert "engine tensorrt" in found
 
 
+def test_without_cupy_the_kernel_is_not_compared_with_cublas(monkeypatch) -> None:
+    monkeypatch.setattr(module, "open_device", lambda: SimpleNamespace(name="GPU", capability=(8, 7)))
+    monkeypatch.setattr(module, "check_shape", lambda *_: "as numpy")
+    found = {check.subject: check for check in module._check_kernel()}["fused kernel beside cuBLAS"]
+    assert found.outcome is Outcome.NOT_CHECKED
+    assert "pip install cupy" in found.finding
+
+
 def test_json(tiny_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["selfcheck", str(tiny_path), "--json"]) == PASSED
     checks = json.loads(capsys.readouterr().out)

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from lineward.runtime.cuda import Device, FusedSimilarity, open_device
 from lineward.runtime.cuda import module as module_file
+from lineward.runtime.cuda.cublas import beside_cublas
 from lineward.runtime.errors import EngineError
 from lineward.runtime.selfcheck import SHAPES, check_shape
 from tests.runtime.cuda.checks import exact, integers, unit_rows
@@ -151,6 +153,34 @@ def the_selfcheck_finds_a_wrong_similarity() -> None:
             patch.setattr(FusedSimilarity, "similarity", lambda self, q, wrong=wrong: wrong(*right(self, q)))
             with pytest.raises(EngineError, match="report this"):
                 check_shape(open_device(), 17, 129, 96)
+
+
+class CupyArray(np.ndarray[Any, Any]):
+    """As much of CuPy's array as the comparison uses, in numpy."""
+
+    def get(self) -> NDArray[Any]:
+        return np.asarray(self)
+
+
+def cupy_double(wrong: float = 0.0) -> Any:
+    """As much of CuPy as the comparison uses; `wrong` is added to what it computes with."""
+    pool = SimpleNamespace(free_all_blocks=lambda: None, total_bytes=lambda: 0)
+    return SimpleNamespace(
+        float16=np.float16,
+        asarray=lambda rows, dtype: (rows + np.float32(wrong)).astype(dtype).view(CupyArray),
+        get_default_memory_pool=lambda: pool,
+    )
+
+
+def the_kernel_agrees_with_cublas() -> None:
+    rng = np.random.default_rng(5)
+    bank, queries = unit_rows(rng, 300, 33), unit_rows(rng, 70, 33)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "cupy", cupy_double())
+        assert "70 x 300 x 33: kernel " in beside_cublas(open_device(), queries, bank)
+        patch.setitem(sys.modules, "cupy", cupy_double(wrong=0.01))
+        with pytest.raises(EngineError, match="disagree"):
+            beside_cublas(open_device(), queries, bank)
 
 
 def wrong_arguments_are_refused() -> None:

@@ -72,6 +72,7 @@ class TestOnTheFakeDriver:
             "a_damaged_file_is_passed_over",
             "the_selfcheck_agrees",
             "the_selfcheck_finds_a_wrong_similarity",
+            "the_kernel_agrees_with_cublas",
         ],
     )
     def test_scenario(self, scenario: Run, name: str) -> None:

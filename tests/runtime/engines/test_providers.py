@@ -6,6 +6,7 @@ import onnxruntime
 import pytest
 
 from lineward.runtime.bundle import EMBEDDING, Bundle
+from lineward.runtime.engines.onnxruntime import open_session, session_options
 from lineward.runtime.engines.providers import require_provider
 from lineward.runtime.errors import EngineError
 
@@ -52,3 +53,15 @@ def test_the_real_onnxruntime(tiny: Bundle) -> None:
         session = onnxruntime.InferenceSession(model, providers=[CUDA, CPU])
     with pytest.raises(EngineError, match=f"asked for {CUDA} and fell back to {CPU}"):
         require_provider(session, CUDA)
+
+
+def test_cuda_is_asked_for_without_tensorfloat32(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def session(*_, providers):
+        asked.append(providers)
+        return SessionDouble(CUDA, CPU)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    open_session(tiny.members[EMBEDDING], session_options(), provider=CUDA)
+    assert asked == [[(CUDA, {"use_tf32": "0"}), (CPU, {})]]
