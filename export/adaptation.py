@@ -193,7 +193,8 @@ class _Eye:
     def score(self, similarity: Similarity) -> float:
         """The image score, of each patch's greatest similarity."""
         grid = self._manifest.grid
-        return image_score(self._maps.anomaly_map((1 - similarity).reshape(grid.rows, grid.columns)))
+        anomaly_map = self._maps.anomaly_map((1 - similarity).reshape(grid.rows, grid.columns))
+        return image_score(anomaly_map, self._manifest.score.area)
 
 
 @dataclass(frozen=True)
@@ -333,7 +334,8 @@ def _golden(grown: Bundle) -> tuple[tuple[Golden, ...], dict[str, bytes]]:
     for golden in grown.manifest.golden:
         frame = decode_image(grown.members[golden.image], golden.image)
         scores = next(inspector.patch_scores([frame]))
-        records.append(msgspec.structs.replace(golden, image_score=image_score(maps.anomaly_map(scores))))
+        score = image_score(maps.anomaly_map(scores), grown.manifest.score.area)
+        records.append(msgspec.structs.replace(golden, image_score=score))
         members[golden.scores] = encode_tensor(GOLDEN_TENSOR, scores)
     return tuple(records), members
 

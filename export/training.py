@@ -50,11 +50,23 @@ from lineward.runtime.engines.onnxruntime import EmbeddingSession
 from lineward.runtime.errors import TrainingError
 from lineward.runtime.images import encode_png, read_image
 from lineward.runtime.inspector import Inspector
-from lineward.runtime.manifest import FORMAT, Golden, Grid, Manifest, Origin, Score, Threshold, check_identity
+from lineward.runtime.manifest import (
+    FORMAT,
+    Golden,
+    Grid,
+    Manifest,
+    MinimumArea,
+    Origin,
+    Score,
+    Threshold,
+    check_identity,
+)
 from lineward.runtime.preprocessing import Frame, Preprocessing, preprocess, preprocessed_sha256
 
 _BATCH = 8
 _GOLDEN_TOLERANCE = 1e-4
+AREA_LEVEL = 0.8
+"""What a large area must be above, as a share of the threshold, if nothing else is said."""
 _SMOOTHING = 4 / 256
 """Standard deviation of the map's Gaussian, in sides of the map."""
 
@@ -78,6 +90,7 @@ class Recipe:
         confidence: with which it is kept; None for on average over calibrations.
         threshold_method: how the threshold is found: see `held_out.METHODS`.
         seed: seed of every random choice.
+        area: a second reason to reject; None: the greatest value of the map alone decides.
     """
 
     backbone: str = DEFAULT
@@ -94,6 +107,7 @@ class Recipe:
     confidence: float | None = None
     threshold_method: str = AUTO
     seed: int = 0
+    area: MinimumArea | None = None
 
     @property
     def promise(self) -> Promise:
@@ -178,6 +192,12 @@ def _check_recipe(recipe: Recipe) -> None:
     if recipe.size % 32 or not 64 <= recipe.size <= 2048:
         raise TrainingError(
             f"an input of {recipe.size} pixels does not fit", do="choose a multiple of 32 from 64 to 2048"
+        )
+    area = recipe.area
+    if area is not None and not (1 <= area.pixels <= recipe.size**2 and 0 < area.level < 1):  # false for NaN too
+        raise TrainingError(
+            f"an area of {area.pixels} pixels above {area.level:g} of the threshold makes no sense",
+            do=f"choose 1 to {recipe.size**2} pixels of the map, and a share between 0 and 1 such as {AREA_LEVEL}",
         )
     for name, least in (("shrinkage", 1e-6), ("tau", 0), ("position", 0), ("seed", 0)):
         value = getattr(recipe, name)
@@ -295,7 +315,7 @@ def _draft(product: str, version: int, recipe: Recipe, learned: _Learned, backbo
         preprocessing=learned.spec,
         grid=learned.grid,
         rows=learned.rows,
-        score=Score(recipe.size, recipe.size, recipe.size * _SMOOTHING),
+        score=Score(recipe.size, recipe.size, recipe.size * _SMOOTHING, area=recipe.area),
         threshold=Threshold(0.0, recipe.false_reject_rate, plan.method, len(plan.held_out), recipe.seed),
         origin=Origin(
             backbone=backbone.name,
@@ -355,7 +375,7 @@ def _golden(bundle: Bundle, inspector: Inspector, frame: Frame) -> tuple[tuple[G
             image=f"golden/{name}.png",
             scores=f"golden/{name}.safetensors",
             preprocessed_sha256=preprocessed_sha256(image, bundle.manifest.preprocessing),
-            image_score=image_score(maps.anomaly_map(scores)),
+            image_score=image_score(maps.anomaly_map(scores), bundle.manifest.score.area),
         )
         records.append(record)
         members[record.image] = encode_png(image)
