@@ -69,6 +69,7 @@ benchmarks: $(VENV)/.development
 	$(BIN)/python -m benchmarks.drift.dependence
 	$(BIN)/python -m benchmarks.graphs
 	$(BIN)/python -m benchmarks.hostile
+	$(BIN)/python -m benchmarks.power_cuts
 	$(BIN)/python -m benchmarks.precision
 	$(BIN)/python -m benchmarks.station
 	$(BIN)/python -m benchmarks.training_memory
