@@ -158,7 +158,7 @@ keys_of() { # of a tree: its folder of keys, if there is one
 bundles_of() { (cd "$HERE/device" && find . -name '*.lineward' | sed 's|^\.||' | sort); }
 
 # The first of all, to prove the runtime with.
-any_bundle() { find "$HERE/device" "$HERE/slots" -name '*.lineward' 2>/dev/null | sort | head -n 1; }
+any_bundle() { find "$HERE" -name '*.lineward' | sort | sed -n 1p; }
 
 # Before anything of the device is changed: a runtime that does not work here leaves the old one at work.
 prove_release() {
