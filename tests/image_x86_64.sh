@@ -134,11 +134,11 @@ step "again"
 install_it 1 | tee "$WORK/again" | tail -n 1
 grep -q "nothing to change" "$WORK/again"
 step "lineward selfcheck"
-lineward selfcheck "$(echo /var/lib/lineward/line-3/slots/1-*.lineward)" >"$WORK/selfcheck"
+lineward selfcheck "$(echo /var/lib/lineward/line-3/slots/tiny/1-*.lineward)" >"$WORK/selfcheck"
 grep "golden images" "$WORK/selfcheck"
 step "lineward inspect, of golden images"
 cp "$WORK"/{good,defect}.png /var/lib/lineward/
-lineward inspect --format jsonl /var/lib/lineward/line-3/slots/1-*.lineward /var/lib/lineward/{good,defect}.png \
+lineward inspect --format jsonl /var/lib/lineward/line-3/slots/tiny/1-*.lineward /var/lib/lineward/{good,defect}.png \
   >"$WORK/inspected" || [ $? = 1 ]
 "$BASE" - "$WORK/inspected" "$WORK/scores" <<'PYTHON'
 import json
