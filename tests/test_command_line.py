@@ -627,7 +627,8 @@ sys.meta_path.insert(0, Blocker())
 @pytest.mark.parametrize("command", [command.name for command in COMMANDS if command.extra == "export"])
 def test_a_device_is_told_which_extra_a_workstation_command_needs(command: str, tmp_path: Path):
     two = [tmp_path, tmp_path]
-    alone = {"train": [tmp_path], "tune": [tmp_path, "--budget", "1s"]}
+    one = [tmp_path]
+    alone = {"train": one, "report": one, "tune": [tmp_path, "--budget", "1s"]}
     words = {"demo": ["-o", tmp_path / "demo"], "evaluate": two, "adapt": two, **alone}[command]
     told = process(command, *words, before=BLOCK)
     assert told.code == FAILED
