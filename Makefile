@@ -70,6 +70,7 @@ benchmarks: $(VENV)/.development
 	$(BIN)/python -m benchmarks.graphs
 	$(BIN)/python -m benchmarks.hostile
 	$(BIN)/python -m benchmarks.precision
+	$(BIN)/python -m benchmarks.similarity
 	$(BIN)/python -m benchmarks.station
 	$(BIN)/python -m benchmarks.training_memory
 	$(BIN)/python -m benchmarks.calibration $${LINEWARD_DATA:-../shared/data}/mvtec_ad_384
