@@ -160,7 +160,8 @@ def _embeddings() -> Rows:
     coarse[..., -1] = 30
     drawn[..., SPLIT.own :] = coarse.repeat(SPLIT.block, axis=0).repeat(SPLIT.block, axis=1)
     unit = drawn / np.linalg.norm(drawn, axis=-1, keepdims=True)
-    return unit.reshape(1, -1, DIMENSIONS).astype(np.float32)
+    embeddings: Rows = unit.reshape(1, -1, DIMENSIONS).astype(np.float32)
+    return embeddings
 
 
 def _unit_rows(rows: int, dimensions: int) -> Rows:
