@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -24,10 +24,32 @@ from lineward.calibration import cross_conformal, tail
 from lineward.calibration.escapes import escapes_at
 from lineward.export.backbones import DEFAULT, Backbone, load_backbone
 from lineward.export.bank import build_bank
+from lineward.export.conversion import (
+    FLOAT16,
+    FLOAT32,
+    GOLDEN_TOLERANCE,
+    INT8,
+    PRECISIONS,
+    Converted,
+    check_conversion,
+    images_to_judge,
+    judge,
+    to_half,
+    to_int8,
+)
 from lineward.export.drift_reference import drift_reference
 from lineward.export.embedding import EmbeddingGraph, EmbeddingHead, FeatureGraph
 from lineward.export.held_out import AUTO, Plan, Promise, plan_calibration
 from lineward.export.onnx_graphs import export_embedding
+from lineward.export.quantisation import (
+    COST_IMAGES,
+    Calibration,
+    Features,
+    calibrate,
+    convolutions,
+    features_of,
+    spread,
+)
 from lineward.export.similarity_graph import similarity_graph
 from lineward.export.statistics import FeatureStatistics
 from lineward.runtime import conformal
@@ -50,11 +72,20 @@ from lineward.runtime.engines.onnxruntime import EmbeddingSession
 from lineward.runtime.errors import TrainingError
 from lineward.runtime.images import encode_png, read_image
 from lineward.runtime.inspector import Inspector
-from lineward.runtime.manifest import FORMAT, Golden, Grid, Manifest, Origin, Score, Threshold, check_identity
+from lineward.runtime.manifest import (
+    FORMAT,
+    Conversion,
+    Golden,
+    Grid,
+    Manifest,
+    Origin,
+    Score,
+    Threshold,
+    check_identity,
+)
 from lineward.runtime.preprocessing import Frame, Preprocessing, preprocess, preprocessed_sha256
 
 _BATCH = 8
-_GOLDEN_TOLERANCE = 1e-4
 _SMOOTHING = 4 / 256
 """Standard deviation of the map's Gaussian, in sides of the map."""
 
@@ -77,6 +108,8 @@ class Recipe:
         false_reject_rate: promised share of good parts rejected, at most.
         confidence: with which it is kept; None for on average over calibrations.
         threshold_method: how the threshold is found: see `held_out.METHODS`.
+        precision: of the embedding graph: see `conversion.PRECISIONS`.
+        max_drop: of image AUROC, that a lower precision may cost.
         seed: seed of every random choice.
     """
 
@@ -93,6 +126,8 @@ class Recipe:
     false_reject_rate: float = 0.05
     confidence: float | None = None
     threshold_method: str = AUTO
+    precision: str = FLOAT32
+    max_drop: float = 0.005
     seed: int = 0
 
     @property
@@ -136,7 +171,8 @@ def train(
         product: what they show.
         held_out: good images for the threshold; by default a tenth of the images, or as many as the promise needs, are
             held out from the bank, and where that would take too many, each is judged by a bank of others.
-        defects: images of defective parts, for the escape rate at the threshold, on which they have no influence.
+        defects: images of defective parts, for the escape rate at the threshold, on which they have no influence, and
+            for the cost of a lower precision.
         version: version of the product's bundle.
         recipe: every choice.
         progress: shows each step.
@@ -147,7 +183,7 @@ def train(
     Raises:
         CalibrationError: too few images for the promise, or their scores cannot be those of different good parts.
         DataError: the same image is given twice across the bank and the held-out ones.
-        TrainingError: the recipe makes no sense.
+        TrainingError: the recipe makes no sense, or its precision costs more than it may.
         ImageError: an image cannot be read.
     """
     _check_recipe(recipe)
@@ -155,8 +191,9 @@ def train(
     plan = plan_calibration(images, held_out, recipe.promise)
     backbone = load_backbone(recipe.backbone, recipe.weights)
     bank, apart = ([path for path, _ in chosen] for chosen in (plan.bank, plan.held_out))
-    judged = _judge_folds(bank, plan, backbone, recipe, progress)
     learned = _learn(bank, backbone, recipe, progress)
+    conversion = _conversion(learned, plan, defects, backbone, recipe, progress)
+    judged = _judge_folds(bank, plan, backbone, recipe, progress)
     draft = _draft(product, version, recipe, learned, backbone, plan)
     bundle = decode_bundle(encode_bundle(draft, learned.members), "the new bundle")
     inspector = Inspector(bundle)
@@ -170,7 +207,7 @@ def train(
     golden, golden_members = _golden(bundle, inspector, read_image(median))
     measured = [judgement.measured for judgement in judged if judgement.measured is not None]
     drift = drift_reference(measured, learned.looks, recipe.seed)
-    manifest = msgspec.structs.replace(draft, threshold=threshold, golden=golden, drift=drift)
+    manifest = msgspec.structs.replace(draft, threshold=threshold, golden=golden, drift=drift, conversion=conversion)
     return encode_bundle(manifest, learned.members | golden_members)
 
 
@@ -183,6 +220,10 @@ def _check_recipe(recipe: Recipe) -> None:
         value = getattr(recipe, name)
         if not least <= value < math.inf:  # false for NaN too
             raise TrainingError(f"a {name} of {value} makes no sense", do=f"choose a finite number of {least} or more")
+    if recipe.precision not in PRECISIONS:
+        raise TrainingError(f"{recipe.precision}: no such precision", do=f"choose {', '.join(PRECISIONS)}")
+    if not 0 <= recipe.max_drop <= 1:
+        raise TrainingError(f"a drop of {recipe.max_drop} makes no sense", do="choose from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -194,6 +235,7 @@ class _Learned:
     rows: int
     members: dict[str, bytes]
     looks: list[Look]
+    converted: Converted
 
 
 @dataclass(frozen=True)
@@ -210,18 +252,73 @@ def _learn(paths: Sequence[Path], backbone: Backbone, recipe: Recipe, progress: 
     spec = Preprocessing(width=recipe.size, height=recipe.size)
     with tempfile.TemporaryDirectory(prefix="lineward-") as folder:
         pixels = _preprocess_all(paths, spec, Path(folder), progress)
-        statistics = _gather(features, pixels, progress)
+        statistics, calibration = _gather(_by_torch(features), pixels, progress), None
+        if recipe.precision == INT8:
+            calibration = _calibrate(features, statistics, pixels, recipe, progress)
+            quantised = calibration.quantise(export_embedding(features, recipe.size))
+            statistics = _gather(features_of(quantised), pixels, progress)
         whitening = statistics.whitening(recipe.shrinkage, recipe.dimensions)
         side = recipe.size // min(recipe.levels)
         head = EmbeddingHead(whitening, statistics.lift(whitening, recipe.tau, recipe.position), side)
         grid = Grid(side, side, head.dimensions)
         embedding = export_embedding(EmbeddingGraph(features, head), recipe.size)
-        bank = _bank(embedding, grid, pixels, recipe, progress)
+        converted = _convert(embedding, calibration, pixels, recipe)
+        bank = _bank(converted.graph, grid, pixels, recipe, progress)
         looks = [look(image) for image in pixels]
     tensor = encode_tensor(BANK_TENSOR, bank)
     offset = len(tensor) - bank.nbytes
-    members = {EMBEDDING: embedding, BANK: tensor, SIMILARITY: similarity_graph(grid, len(bank), offset)}
-    return _Learned(spec, grid, len(bank), members, looks)
+    members = {EMBEDDING: converted.graph, BANK: tensor, SIMILARITY: similarity_graph(grid, len(bank), offset)}
+    return _Learned(spec, grid, len(bank), members, looks, converted)
+
+
+def _convert(embedding: bytes, calibration: Calibration | None, pixels: NDArray[np.uint8], recipe: Recipe) -> Converted:
+    if calibration is not None:
+        return to_int8(embedding, calibration)
+    if recipe.precision == FLOAT16:
+        return to_half(embedding, spread(pixels, COST_IMAGES))
+    return Converted(embedding)
+
+
+def _calibrate(
+    features: FeatureGraph,
+    statistics: FeatureStatistics,
+    pixels: NDArray[np.uint8],
+    recipe: Recipe,
+    progress: Progress,
+) -> Calibration:
+    """Which convolutions take INT8, and at what scales, by what that does to the whitened features."""
+    whitening = statistics.whitening(recipe.shrinkage, recipe.dimensions)
+    lift = statistics.lift(whitening, recipe.tau, recipe.position)
+    graph = export_embedding(features, recipe.size)
+    with progress.step("measure layers in INT8", convolutions(graph)) as advance:
+        return calibrate(graph, pixels, whitening, lift, advance)
+
+
+def _conversion(
+    learned: _Learned, plan: Plan, defects: Sequence[Path], backbone: Backbone, recipe: Recipe, progress: Progress
+) -> Conversion | None:
+    """What the precision costs, if it is a lower one: the same learned in float32, and judged by the same images.
+
+    With folds no image is held out from the bank, so both are learned anew without those of the first fold.
+    """
+    if recipe.precision == FLOAT32:
+        return None
+    bank, apart = ([path for path, _ in chosen] for chosen in (plan.bank, plan.held_out))
+    if plan.folds:
+        fold = set(plan.folds[0].tolist())
+        apart = [path for i, path in enumerate(bank) if i in fold]
+        bank = [path for i, path in enumerate(bank) if i not in fold]
+        learned = _learn(bank, backbone, recipe, progress)
+    float32 = replace(recipe, precision=FLOAT32)
+    reference, converted = (
+        decode_bundle(encode_bundle(_draft("draft", 1, recipe, it, backbone, plan), it.members), "a draft")
+        for it in (_learn(bank, backbone, float32, progress), learned)
+    )
+    with progress.step(
+        f"compare {recipe.precision} with float32", images_to_judge(len(apart), len(defects))
+    ) as advance:
+        judged = judge(reference, converted, recipe.precision, apart, defects, advance)
+    return check_conversion(judged, recipe.precision, learned.converted, recipe.false_reject_rate, recipe.max_drop)
 
 
 def _judge_folds(
@@ -253,12 +350,21 @@ def _preprocess_all(paths: Sequence[Path], spec: Preprocessing, folder: Path, pr
     return pixels
 
 
-def _gather(features: FeatureGraph, pixels: NDArray[np.uint8], progress: Progress) -> FeatureStatistics:
+def _by_torch(features: FeatureGraph) -> Features:
+    def read(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            result: NDArray[np.float32] = features(torch.from_numpy(images)).numpy()
+        return result
+
+    return read
+
+
+def _gather(features: Features, pixels: NDArray[np.uint8], progress: Progress) -> FeatureStatistics:
     statistics = FeatureStatistics()
-    with progress.step("learn statistics", len(pixels)) as advance, torch.inference_mode():
+    with progress.step("learn statistics", len(pixels)) as advance:
         for start in range(0, len(pixels), _BATCH):
-            batch = features(torch.from_numpy(np.array(pixels[start : start + _BATCH])))
-            for image in batch.numpy():
+            batch = features(np.array(pixels[start : start + _BATCH]))
+            for image in batch:
                 statistics.update(image)
             advance(start + len(batch))
     return statistics
@@ -311,7 +417,7 @@ def _draft(product: str, version: int, recipe: Recipe, learned: _Learned, backbo
             tools=_versions(),
         ),
         golden=(),
-        golden_tolerance=_GOLDEN_TOLERANCE,
+        golden_tolerance=GOLDEN_TOLERANCE[recipe.precision],
     )
 
 
