@@ -68,6 +68,7 @@ benchmarks: $(VENV)/.development
 	$(BIN)/python -m benchmarks.drift
 	$(BIN)/python -m benchmarks.drift.dependence
 	$(BIN)/python -m benchmarks.graphs
+	$(BIN)/python -m benchmarks.hostile
 	$(BIN)/python -m benchmarks.precision
 	$(BIN)/python -m benchmarks.station
 	$(BIN)/python -m benchmarks.training_memory
@@ -92,7 +93,7 @@ $(VENV)/.workstation: pyproject.toml constraints.txt $(FOLDERS)
 
 $(VENV)/.development: pyproject.toml constraints.txt $(FOLDERS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip $(INSTALL) $(EDITABLE) '.[export,benchmarks,station,opcua,parquet$(GENICAM),dev]'
+	$(BIN)/pip $(INSTALL) $(EDITABLE) '.[export,benchmarks,station,opcua,fleet,parquet$(GENICAM),dev]'
 	touch $@ $(VENV)/.workstation
 
 # Never up to date; make looks for no pattern rule where a target is .PHONY.
@@ -101,7 +102,7 @@ $(VENV)-%/.device: always
 	@set -e; for python in python$* "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$*.*/bin/python; do \
 	  if "$$python" --version >/dev/null 2>&1; then \
 	    test -x $(@D)/bin/python || "$$python" -m venv $(@D); \
-	    $(@D)/bin/pip $(INSTALL) '.[station]' pytest hypothesis; \
+	    $(@D)/bin/pip $(INSTALL) '.[station,fleet]' pytest hypothesis; \
 	    $(@D)/bin/python -m pytest tests/runtime -m "not slow" --ignore tests/runtime/station/test_faults.py; \
 	    exit; \
 	  fi; \

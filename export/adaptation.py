@@ -26,21 +26,11 @@ from threadpoolctl import threadpool_limits
 from lineward.calibration import cross_conformal
 from lineward.export.bank import POOL_ROWS
 from lineward.export.bank.farthest_point import farthest_points, greatest_similarity
+from lineward.export.bundle_bank import with_bank
 from lineward.export.held_out import AUTO, Plan, Promise, plan_distinct
-from lineward.export.similarity_graph import similarity_graph
 from lineward.runtime import conformal
 from lineward.runtime.anomaly_map import MapMaker, image_score
-from lineward.runtime.bundle import (
-    BANK,
-    BANK_TENSOR,
-    EMBEDDING,
-    GOLDEN_TENSOR,
-    SIMILARITY,
-    Bundle,
-    decode_bundle,
-    encode_bundle,
-    encode_tensor,
-)
+from lineward.runtime.bundle import EMBEDDING, GOLDEN_TENSOR, Bundle, decode_bundle, encode_bundle, encode_tensor
 from lineward.runtime.calibrating import OneCamera, check_still_rejects
 from lineward.runtime.conformal import check_support
 from lineward.runtime.distinct import fingerprint, pixels_sha256
@@ -138,7 +128,7 @@ def adapt(
     own = _own_threshold([score.after for score in judged], plan, old, seed)
     # What was counted of defects was counted with the old bank.
     threshold = msgspec.structs.replace(own if own.value > old.value else old, escapes=None)
-    packed = _pack(bundle, _grow(bundle, rows), plan, threshold, version, seed)
+    packed = _pack(bundle, with_bank(bundle, np.concatenate([bundle.bank, rows])), plan, threshold, version, seed)
     adapted = decode_bundle(packed, "the adapted bundle")
     _check_golden(bundle, adapted)
     return Adapted(
@@ -305,17 +295,6 @@ def _own_threshold(scores: Sequence[float], plan: Plan, old: Threshold, seed: in
     if plan.folds:
         return cross_conformal.calibrate(scores, rate, folds=len(plan.folds), seed=seed, data_sha256=data)
     return conformal.calibrate(scores, rate, old.confidence, seed=seed, data_sha256=data)
-
-
-def _grow(bundle: Bundle, rows: Rows) -> Bundle:
-    """The bundle with more rows in its bank."""
-    manifest = bundle.manifest
-    bank = np.concatenate([bundle.bank, rows])
-    tensor = encode_tensor(BANK_TENSOR, bank)
-    similarity = similarity_graph(manifest.grid, len(bank), len(tensor) - bank.nbytes)
-    members = {**bundle.members, BANK: tensor, SIMILARITY: similarity}
-    grown = msgspec.structs.replace(manifest, rows=len(bank))
-    return decode_bundle(encode_bundle(grown, members), "the grown bundle")
 
 
 def _pack(bundle: Bundle, grown: Bundle, plan: Plan, threshold: Threshold, version: int, seed: int) -> bytes:

@@ -14,12 +14,13 @@ PASSPHRASE_VARIABLE = "LINEWARD_PASSPHRASE"
 _LIMIT = 1 << 12
 
 
-def read_passphrase(file: Path | None, *, twice: bool = False) -> bytes:
+def read_passphrase(file: Path | None, *, twice: bool = False, of: str = "") -> bytes:
     """The passphrase: of the file, else of `LINEWARD_PASSPHRASE`, else asked for.
 
     Args:
         file: its first line is the passphrase; only its owner may have access to it.
         twice: ask twice, since a slip would be found out too late.
+        of: whose it is, for the question.
 
     Raises:
         KeyFileError: it is empty, the two differ, the file is open to others, or there is no terminal to ask on.
@@ -29,7 +30,7 @@ def read_passphrase(file: Path | None, *, twice: bool = False) -> bytes:
     elif PASSPHRASE_VARIABLE in os.environ:
         passphrase = os.fsencode(os.environ[PASSPHRASE_VARIABLE])
     else:
-        passphrase = _ask("passphrase: ")
+        passphrase = _ask(f"passphrase of {of}: " if of else "passphrase: ")
         if twice and passphrase and _ask("passphrase again: ") != passphrase:
             raise KeyFileError("the two passphrases differ", do="start again")
     if not passphrase:

@@ -38,6 +38,9 @@ GOLDEN_TENSOR = "scores"
 
 _LIMITS = {MANIFEST: 1 << 20, SIGNATURE: SIGNATURES_LIMIT}
 _BUNDLE_LIMIT = 1 << 31
+_DIRECTORY_LIMIT = 1 << 20
+_LOCAL_HEADER = 30
+_END, _END_OF_ZIP64 = b"PK\x05\x06", b"PK\x06\x07"
 _REBUILD = "take the bundle again from where it was made"
 _LOG = logging.getLogger("lineward")
 
@@ -181,16 +184,27 @@ def _encode_members(members: Mapping[str, bytes]) -> bytes:
 
 
 def _read_members(data: bytes, where: str) -> dict[str, bytes]:
+    _check_end(data, where)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = archive.infolist()
             _check_archive(infos, len(data), where)
+            _check_no_gap(infos, archive.start_dir, where)
             return {info.filename: archive.read(info) for info in infos}
     except BundleError:
         raise
     # A hostile zip can make zipfile raise almost anything, NotImplementedError and struct.error among it.
     except Exception as error:
         raise BundleError(f"{where}: not a bundle, or damaged ({error})", do=_REBUILD) from error
+
+
+def _check_end(data: bytes, where: str) -> None:
+    """Before zipfile makes an object of each entry of a directory that could fill the whole file."""
+    end = data[-22:]
+    if not end.startswith(_END) or end[20:] != b"\0\0" or data[-42:-38] == _END_OF_ZIP64:
+        raise BundleError(f"{where}: not a bundle, or damaged (it does not end as one)", do=_REBUILD)
+    if int.from_bytes(end[12:16], "little") > _DIRECTORY_LIMIT:
+        raise BundleError(f"{where}: its directory is larger than {_DIRECTORY_LIMIT} bytes", do=_REBUILD)
 
 
 def _check_archive(infos: list[zipfile.ZipInfo], size: int, where: str) -> None:
@@ -210,6 +224,17 @@ def _check_archive(infos: list[zipfile.ZipInfo], size: int, where: str) -> None:
             raise BundleError(f"{where}: {info.filename} is larger than {limit} bytes", do=_REBUILD)
     if sum(info.file_size for info in infos) > size:
         raise BundleError(f"{where}: members overlap", do=_REBUILD)
+
+
+def _check_no_gap(infos: list[zipfile.ZipInfo], directory: int, where: str) -> None:
+    """Member after member from the first byte on: what lies between could be another bundle to another reader."""
+    at = 0
+    for info in infos:
+        if info.header_offset != at:
+            raise BundleError(f"{where}: something lies before {info.filename} that is no member", do=_REBUILD)
+        at += _LOCAL_HEADER + len(info.filename.encode()) + info.file_size
+    if directory != at:
+        raise BundleError(f"{where}: something lies after the members that is no member", do=_REBUILD)
 
 
 def _check_members(members: Mapping[str, bytes], manifest: Manifest, where: str) -> None:

@@ -64,6 +64,10 @@ class DeliveryError(LinewardError):
     """A bundle that is not to become active, or slots that cannot be relied upon."""
 
 
+class FleetError(LinewardError):
+    """A repository of bundles that cannot be reached, relied upon or written."""
+
+
 class CameraError(LinewardError):
     """A camera that is not there, went away, or does not offer what the station file asks of it."""
 

@@ -89,15 +89,15 @@ def run(arguments: argparse.Namespace) -> int:
     if not output.parent.is_dir():
         raise DataError(f"{output.parent}: no such folder to write a bundle to", do="make it, or choose another")
     progress = ConsoleProgress()
-    images = _readable(dataset.train, arguments.skip_unreadable, progress)
-    held_out = _readable(dataset.validation, arguments.skip_unreadable, progress)
+    images = check_images(dataset.train, arguments.skip_unreadable, progress)
+    held_out = check_images(dataset.validation, arguments.skip_unreadable, progress)
     defects = [sample.path for sample in dataset.test if sample.defective]
-    recipe = _recipe(arguments)
+    recipe = recipe_of(arguments)
     data = train(
         images,
         product,
         held_out=held_out,
-        defects=_readable(defects, arguments.skip_unreadable, progress),
+        defects=check_images(defects, arguments.skip_unreadable, progress),
         version=arguments.bundle_version,
         recipe=recipe,
         progress=progress,
@@ -116,7 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
     return PASSED
 
 
-def _readable(paths: Sequence[Path], skip: bool, progress: ConsoleProgress) -> list[Path]:
+def check_images(paths: Sequence[Path], skip: bool, progress: ConsoleProgress) -> list[Path]:
     """Those that can be read, so that a damaged file is told of before the training, not in its middle."""
     if not paths:
         return []
@@ -124,7 +124,7 @@ def _readable(paths: Sequence[Path], skip: bool, progress: ConsoleProgress) -> l
         return readable(paths, skip=skip, report=lambda error: print_error(str(error)), progress=advance)
 
 
-def _recipe(arguments: argparse.Namespace) -> Recipe:
+def recipe_of(arguments: argparse.Namespace) -> Recipe:
     """The preset, with what was asked for otherwise."""
     given = {field.name: getattr(arguments, field.name) for field in fields(Recipe)}
     if given["levels"]:

@@ -26,8 +26,16 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 Picture = NDArray[np.uint8]
 
 
-class _Axes:
-    """A plot in a picture: values to pixels, grid, ticks and title."""
+class Axes:
+    """A plot in a picture: values to pixels, grid, ticks and title.
+
+    Args:
+        picture: to draw in, uint8 [H, W, 3], RGB.
+        left: column of the plot's left edge.
+        top: row of its upper edge.
+        width: in pixels.
+        height: in pixels.
+    """
 
     def __init__(self, picture: Picture, left: int, top: int, width: int, height: int) -> None:
         self.picture, self.left, self.top, self.width, self.height = picture, left, top, width, height
@@ -36,18 +44,18 @@ class _Axes:
     def frame(self, title: str, x: tuple[float, str], y: tuple[float, str | None]) -> None:
         """Set the ranges, from 0 to the end of each axis, and draw title, grid and ticks; without a unit no number."""
         self.ends = x[0], y[0]
-        _write(self.picture, title, self.left, self.top - 12)
+        write(self.picture, title, self.left, self.top - 12)
         for value in _ticks(x[0]):
             column = self.column(value)
             cv2.line(self.picture, (column, self.top), (column, self.top + self.height), _GRID)
-            _write(self.picture, f"{value:g}", column - 4, self.top + self.height + 16)
-        _write(self.picture, x[1], self.left + self.width - 16, self.top + self.height + 32)
+            write(self.picture, f"{value:g}", column - 4, self.top + self.height + 16)
+        write(self.picture, x[1], self.left + self.width - 16, self.top + self.height + 32)
         for value in _ticks(y[0]) if y[1] else ():
             row = self.row(value)
             cv2.line(self.picture, (self.left, row), (self.left + self.width, row), _GRID)
-            _write(self.picture, f"{value:g}", self.left - 36, row + 4)
+            write(self.picture, f"{value:g}", self.left - 36, row + 4)
         if y[1]:
-            _write(self.picture, y[1], self.left - 36, self.top - 12)
+            write(self.picture, y[1], self.left - 36, self.top - 12)
         corner = (self.left + self.width, self.top + self.height)
         cv2.rectangle(self.picture, (self.left, self.top), corner, _GRID)
 
@@ -69,16 +77,16 @@ def draw_record(record: Record) -> Picture:
     picture = np.full((_ROW * len(record.runs) + 30, _WIDTH, 3), 255, np.uint8)
     machine = record.machine
     head = f"{record.product}, engine {record.engine}, {machine.board or machine.cpu or machine.architecture}"
-    _write(picture, f"{head}, {machine.cores} cores, {record.created}", _MARGIN, 24)
+    write(picture, f"{head}, {machine.cores} cores, {record.created}", _MARGIN, 24)
     half = (_WIDTH - 3 * _MARGIN) // 2
     for index, run in enumerate(record.runs):
         top = 30 + index * _ROW + 50
-        _histogram(_Axes(picture, _MARGIN, top, half, _ROW - 100), run, record.deadline)
-        _timeline(_Axes(picture, 2 * _MARGIN + half, top, half, _ROW - 100), run, record.deadline)
+        _histogram(Axes(picture, _MARGIN, top, half, _ROW - 100), run, record.deadline)
+        _timeline(Axes(picture, 2 * _MARGIN + half, top, half, _ROW - 100), run, record.deadline)
     return picture
 
 
-def _histogram(axes: _Axes, run: Run, deadline: float | None) -> None:
+def _histogram(axes: Axes, run: Run, deadline: float | None) -> None:
     """Counts on a logarithmic scale: one slow inspection of thousands must be seen."""
     values = latencies(run)[TRIGGER] * 1e3
     counts, edges = np.histogram(values, _BINS, (0, _greatest(values, deadline)))
@@ -97,7 +105,7 @@ def _histogram(axes: _Axes, run: Run, deadline: float | None) -> None:
         _upright(axes, deadline * 1e3, f"deadline {deadline * 1e3:.3g}", _MISS, 3)
 
 
-def _timeline(axes: _Axes, run: Run, deadline: float | None) -> None:
+def _timeline(axes: Axes, run: Run, deadline: float | None) -> None:
     """One dot a trigger, at the time it was due: red where the deadline was missed, orange where it was queued."""
     values = latencies(run)[TRIGGER] * 1e3
     due = np.array([sample.planned for sample in run.samples])
@@ -123,14 +131,14 @@ def _greatest(values: NDArray[np.float64], deadline: float | None) -> float:
     return max(float(values.max()), (deadline or 0.0) * 1e3, 1e-6) * 1.05
 
 
-def _upright(axes: _Axes, value: float, text: str, colour: tuple[int, int, int], level: int) -> None:
+def _upright(axes: Axes, value: float, text: str, colour: tuple[int, int, int], level: int) -> None:
     column = axes.column(value)
     cv2.line(axes.picture, (column, axes.top), (column, axes.top + axes.height), colour)
     left = min(column + 4, axes.left + axes.width - 8 * len(text))
-    _write(axes.picture, text, left, axes.top + 14 + 16 * level, colour)
+    write(axes.picture, text, left, axes.top + 14 + 16 * level, colour)
 
 
-def _write(picture: Picture, text: str, left: int, bottom: int, colour: tuple[int, int, int] = _INK) -> None:
-    """Hershey fonts have ASCII alone."""
+def write(picture: Picture, text: str, left: int, bottom: int, colour: tuple[int, int, int] = _INK) -> None:
+    """Write a line of text; Hershey fonts have ASCII alone."""
     plain = text.encode("ascii", "replace").decode()
     cv2.putText(picture, plain, (left, bottom), _FONT, 0.42, colour, 1, cv2.LINE_AA)

@@ -32,6 +32,9 @@ class Command:
 COMMANDS = (
     Command("demo", "lineward.export.commands.demo", "the whole way, on synthetic parts or your data", "export"),
     Command("train", "lineward.export.commands.train", "learn good parts from good images; write a bundle", "export"),
+    Command(
+        "tune", "lineward.export.commands.tune", "find and train the most accurate bundle for a time budget", "export"
+    ),
     Command("evaluate", "lineward.export.commands.evaluate", "measure a bundle on labelled images", "export"),
     Command(
         "adapt", "lineward.export.commands.adapt", "add new good images to a bundle; write its next version", "export"
@@ -41,6 +44,9 @@ COMMANDS = (
     ),
     Command("key", "lineward.export.commands.key", "make a key to sign bundles with, or show one"),
     Command("sign", "lineward.export.commands.sign", "sign a bundle, so that stations accept it"),
+    Command(
+        "publish", "lineward.export.commands.publish", "keep a repository that stations pull bundles from", "fleet"
+    ),
     Command("image", "lineward.export.commands.image", "make one archive that installs a station, offline", "image"),
     Command("inspect", "lineward.runtime.cli.inspect", "pass or reject images"),
     Command("info", "lineward.runtime.cli.info", "say what a bundle is and promises"),
@@ -53,6 +59,7 @@ COMMANDS = (
     Command(
         "deploy", "lineward.runtime.cli.deploy", "prove a bundle on this device, and make it a station's active one"
     ),
+    Command("pull", "lineward.runtime.cli.pull", "take a station's bundles from a repository, or a stick", "fleet"),
     Command("rollback", "lineward.runtime.cli.rollback", "make the bundle before it a station's active one again"),
     Command("slots", "lineward.runtime.cli.slots", "say which bundles a station has, and what was active when"),
     Command("status", "lineward.runtime.cli.status", "say how a running station is"),
@@ -120,7 +127,7 @@ def _load(command: Command) -> CommandModule:
         if command.extra is None or (error.name or "lineward").startswith("lineward"):
             raise
         raise MissingExtraError(
-            f"`lineward {command.name}` belongs to the workstation, and {error.name} is not installed",
+            f"`lineward {command.name}` needs {error.name}, which is not installed",
             do=f"pip install 'lineward[{command.extra}]'",
         ) from error
     return module

@@ -37,9 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"files, folders or quoted globs, at most {MOST_IMAGES} of them (default: the bundle's golden images)",
     )
     parser.add_argument("--decoded", action="store_true", help="decode beforehand: a camera delivers pixels, not files")
-    parser.add_argument("--rate", type=_argument(parse_rate), help="also at this cadence: 5/s, 300/min or 5 (a second)")
+    parser.add_argument("--rate", type=quantity(parse_rate), help="also at this cadence: 5/s, 300/min or 5 (a second)")
     parser.add_argument(
-        "--deadline", type=_argument(parse_duration), metavar="TIME", help="from trigger to verdict, such as 12ms"
+        "--deadline", type=quantity(parse_duration), metavar="TIME", help="from trigger to verdict, such as 12ms"
     )
     parser.add_argument("--count", type=_whole(1), default=_PLAN.count, help="triggers of a run (default: %(default)s)")
     parser.add_argument(
@@ -63,7 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
     return _compare(arguments) if arguments.compare else _measure(arguments)
 
 
-def _argument(parse: Callable[[str], float]) -> Callable[[str], float]:
+def quantity(parse: Callable[[str], float]) -> Callable[[str], float]:
+    """The parser of a quantity as a parser of an argument, whose error is shown as it is."""
+
     def read(text: str) -> float:
         try:
             return parse(text)

@@ -6,14 +6,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lineward.runtime.bundle import Bundle
 from lineward.runtime.cli import PASSED, trusted_bundle
 from lineward.runtime.cli.console import print_table
-from lineward.runtime.cli.station_slots import job_slots
+from lineward.runtime.cli.station_slots import Proof, job_slots
 from lineward.runtime.delivery.deployment import Target, deploy
-from lineward.runtime.delivery.latency import Latency, check_latency
 from lineward.runtime.station.configuration import read_configuration
-from lineward.runtime.station.jobs import open_job
 from lineward.runtime.trust import AcceptAny, open_trust
 
 
@@ -34,14 +31,10 @@ def run(arguments: argparse.Namespace) -> int:
     trust = open_trust(configuration.keys)
     if isinstance(trust, AcceptAny):
         trusted_bundle.warn_of_any()
-    measured: list[Latency] = []
-
-    def prove(bundle: Bundle) -> None:
-        job = open_job(number, bundle, configuration.engine)
-        measured.append(check_latency(job.inspector, job.warm_frame, configuration.deadline))
-
-    state = deploy(Target(slots, configuration.name, trust), arguments.bundle, prove, arguments.permit)
-    (latency,) = measured
+    proof = Proof(configuration, number)
+    state = deploy(Target(slots, configuration.name, trust), arguments.bundle, proof, arguments.permit)
+    latency = proof.latency
+    assert latency is not None
     assert state.active is not None
     rows = [
         (f"job {number}", f"{state.product} {state.active.version}, active"),

@@ -4,16 +4,13 @@ Exit codes: 0 stopped as asked, 2 it could not start or failed; whoever started 
 from __future__ import annotations
 
 import argparse
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from types import FrameType
 
 from lineward.runtime.cli import PASSED
 from lineward.runtime.cli.console import print_table
+from lineward.runtime.cli.stopping import until_told
 from lineward.runtime.station.cameras import open_camera
 from lineward.runtime.station.configuration import Configuration, read_configuration
 from lineward.runtime.station.jobs import active_bundle, load_job
@@ -37,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     configuration = read_configuration(arguments.station)
     if arguments.check:
         return _check(configuration)
-    with closing(EventLog(verbose=arguments.verbose)) as log, _until_told() as stopping:
+    with closing(EventLog(verbose=arguments.verbose)) as log, until_told() as stopping:
         with run_station(configuration, log) as running:
             while not stopping.is_set() and not running.station.wait(_LOOK_UP):
                 pass
@@ -67,22 +64,6 @@ def _check(configuration: Configuration) -> int:
         rows.append(("camera", f"{camera.name}, {shape}"))
     print_table("", ("checked", "found"), rows)
     return PASSED
-
-
-@contextmanager
-def _until_told() -> Iterator[threading.Event]:
-    """An event that SIGTERM or SIGINT sets."""
-    told = threading.Event()
-
-    def tell(_number: int, _frame: FrameType | None) -> None:
-        told.set()
-
-    before = {number: signal.signal(number, tell) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield told
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _print(counts: Counts) -> None:

@@ -148,8 +148,8 @@ class Slots:
 
         return self.change(back)
 
-    def refuse(self, sha256: str, why: str) -> SlotState:
-        """Take a bundle back that proved bad: what was before it becomes active, and it is not gone back to.
+    def refuse(self, sha256: str, why: str, is_good: Callable[[Slot], bool] = lambda _: True) -> SlotState:
+        """Take a bundle back that proved bad: the latest good one before it becomes active, and it is not gone back to.
 
         Raises:
             DeliveryError: also where there is nothing before it.
@@ -162,12 +162,13 @@ class Slots:
             new = state.refusing(slot, now(), why)
             if slot != state.active:
                 return new
-            if not new.before:
+            good = next((slot for slot in new.before if is_good(slot)), None)
+            if good is None:
                 raise DeliveryError(
-                    f"{self.folder}: version {slot.version} is bad, and there is none before it",
+                    f"{self.folder}: version {slot.version} is bad ({why}), and there is none before it to go back to",
                     do="deploy a good bundle",
                 )
-            return new.back_to(new.before[0], "taken back", now(), why)
+            return new.back_to(good, "taken back", now(), why)
 
         return self.change(refusal)
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
+from lineward.runtime.delivery.release import Group
 from lineward.runtime.errors import StationError, first_line
+from lineward.runtime.manifest import LONGEST_PRODUCT
 from lineward.runtime.quantities import parse_duration, parse_rate, parse_size
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Whole = Annotated[int, Meta(ge=1)]
 JobNumber = Annotated[int, Meta(ge=1, le=65535)]
+Product = Annotated[str, Meta(min_length=1, max_length=LONGEST_PRODUCT)]
 
 
 class Seconds(float):
@@ -277,6 +281,26 @@ class Trial(Table, frozen=True, kw_only=True):
     more_rejects: Share = 0.1
 
 
+class Fleet(Table, frozen=True, kw_only=True):
+    """Bundles from a repository, which `lineward pull` brings (docs/fleet.md).
+
+    Attributes:
+        repository: URL of any static web server, or a folder.
+        root: the root metadata to begin with, `1.root.json` of `lineward publish init`.
+        products: which product of the repository each job takes; its slots are filled.
+        groups: that this station is in: a bundle may be rolled out to some of them first.
+        every: how often the repository is asked.
+        limit: bytes that a bundle may have.
+    """
+
+    repository: Annotated[str, Meta(min_length=1)]
+    root: Path
+    products: Annotated[dict[JobNumber, Product], Meta(min_length=1)]
+    groups: tuple[Group, ...] = ()
+    every: Seconds = Seconds(300.0)
+    limit: Bytes = Bytes(10**9)
+
+
 class Mqtt(Table, frozen=True, kw_only=True):
     """Results and health to a broker, off the path to the verdict.
 
@@ -330,6 +354,7 @@ class Configuration(Table, frozen=True, kw_only=True):
         outputs: see [[outputs]].
         images: see [images].
         trial: see [trial].
+        fleet: see [fleet]; None: bundles come by `lineward deploy` alone.
         mqtt: see [mqtt]; None: no broker.
         health: see [health].
         change_within: from the PLC's naming a job to its bundle's being active; later, the change is refused.
@@ -351,6 +376,7 @@ class Configuration(Table, frozen=True, kw_only=True):
     outputs: tuple[GpioOutput, ...] = ()
     images: Images = Images()
     trial: Trial = Trial()
+    fleet: Fleet | None = None
     mqtt: Mqtt | None = None
     health: Health = Health()
 
@@ -418,6 +444,16 @@ def _check(c: Configuration, path: Path) -> None:
             "an output's pulse comes before the deadline, when there may be no verdict yet",
             "set its `after` to the deadline or more",
         ),
+        (
+            c.fleet is not None and not c.fleet.products.keys() <= c.jobs.keys(),
+            "[fleet] products names a job that is not among [jobs]",
+            "name one of its numbers",
+        ),
+        (
+            c.fleet is not None and urlsplit(c.fleet.repository).scheme not in ("", "http", "https", "file"),
+            "[fleet] repository is neither a web address nor a folder",
+            'write "https://…", or the path of a folder',
+        ),
     ]
     for wrong, what, do in complaints:
         if wrong:
@@ -436,10 +472,15 @@ def _anchored(c: Configuration, root: Path) -> Configuration:
         password_file=c.mqtt.password_file and root / c.mqtt.password_file,
         ca_file=c.mqtt.ca_file and root / c.mqtt.ca_file,
     )
+    fleet = c.fleet
+    if fleet is not None:
+        place = fleet.repository if urlsplit(fleet.repository).scheme else str(root / fleet.repository)
+        fleet = msgspec.structs.replace(fleet, repository=place, root=root / fleet.root)
     return msgspec.structs.replace(
         c,
         camera=camera,
         mqtt=mqtt,
+        fleet=fleet,
         folder=root / c.folder,
         keys=c.keys and root / c.keys,
         jobs={number: root / bundle for number, bundle in c.jobs.items()},

@@ -81,6 +81,35 @@ def overlapping(bundle):
     return with_size(with_size(data, BANK, len(data) - 1), EMBEDDING, len(data) - 1)
 
 
+def in_front_of_the_directory(bundle):
+    data = packed(bundle)
+    start = data.index(b"PK\x01\x02")
+    end = data[-22:-6] + struct.pack("<I", start + 4) + data[-2:]
+    return data[:start] + b"evil" + data[start:-22] + end
+
+
+class Unseekable(io.RawIOBase):
+    """A pipe: zipfile writes sizes and checksums after each member."""
+
+    def __init__(self):
+        self.written = b""
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        self.written += data
+        return len(data)
+
+
+def streamed(bundle):
+    pipe = Unseekable()
+    with zipfile.ZipFile(pipe, "w") as archive:
+        for name, data in entries(bundle):
+            archive.writestr(zipfile.ZipInfo(name), data)
+    return pipe.written
+
+
 def with_golden(bundle, image, members=()):
     """A bundle, honestly hashed, with a golden image of any name."""
     golden = Golden(image, "golden/good.safetensors", "0" * 64, 0.5)
@@ -159,8 +188,23 @@ HOSTILE = {
     "oversize-claim": (lambda b: with_size(packed(b), BANK, (1 << 32) - 2), "bank.safetensors claims more bytes"),
     "sizes-disagree": (lambda b: with_entry(packed(b), BANK, 24, "<I", 10), "bank.safetensors claims more bytes"),
     "overlap": (overlapping, "members overlap"),
-    "one-inside-another": (lambda b: with_entry(packed(b), BANK, 42, "<I", 0), "not a bundle, or damaged"),
-    "offset-beyond-the-end": (lambda b: with_entry(packed(b), BANK, 42, "<I", 1 << 30), "not a bundle, or damaged"),
+    "one-inside-another": (lambda b: with_entry(packed(b), BANK, 42, "<I", 0), "something lies before bank"),
+    "offset-beyond-the-end": (lambda b: with_entry(packed(b), BANK, 42, "<I", 1 << 30), "something lies before bank"),
+    "one-before-another": (lambda b: packed(b) + packed(b), "something lies before manifest.json"),
+    "something-in-front": (lambda b: b"#!/bin/sh\n" + packed(b), "something lies before manifest.json"),
+    "something-before-the-directory": (in_front_of_the_directory, "something lies after the members"),
+    "sizes-after-the-members": (streamed, "something lies before bank.safetensors"),
+    "half-an-end-record-more": (lambda b: packed(b) + packed(b)[-22:-1], "it does not end as one"),
+    "comment": (lambda b: packed(b)[:-2] + b"\x04\0evil", "it does not end as one"),
+    "end-record-in-a-comment": (lambda b: packed(b)[:-2] + b"\x16\0" + packed(b)[-22:], "not a bundle, or damaged"),
+    "end-record-of-zip64": (
+        lambda b: packed(b)[:-22] + b"PK\x06\x07" + bytes(16) + packed(b)[-22:],
+        "it does not end as one",
+    ),
+    "directory-too-large": (
+        lambda b: zipped([*entries(b), *((f"golden/{n}.png", b"") for n in range(20_000))]),
+        "its directory is larger than 1048576 bytes",
+    ),
     "wrong-checksum": (lambda b: with_entry(packed(b), BANK, 16, "<I", 1), "not a bundle, or damaged"),
     "huge-manifest": (
         lambda b: zipped([(MANIFEST, b" " * ((1 << 20) + 1)), *entries(b)[1:]]),

@@ -22,6 +22,10 @@ kind = "replay"
 images = ["images"]
 rate = "5/s"
 """
+FLEET = """[fleet]
+repository = "https://bundles.plant.example"
+root = "root.json"
+"""
 PARTS = {
     "The file itself": tables.Configuration,
     '[camera] kind = "genicam"': tables.GenicamCamera,
@@ -40,6 +44,7 @@ PARTS = {
     "[engine]": tables.Engine,
     "[images]": tables.Images,
     "[trial]": tables.Trial,
+    "[fleet]": tables.Fleet,
     "[mqtt]": tables.Mqtt,
     "[health]": tables.Health,
 }
@@ -98,6 +103,12 @@ def test_the_file_in_the_document(tmp_path):
             '[[outputs]]\nchip = "/dev/gpiochip0"\nline = 1\nafter = "100ms"\n[camera]',
             "pulse comes before the deadline",
         ),
+        ("[camera]", FLEET + "products = { 2 = 'part' }\n[camera]", "names a job that is not among"),
+        (
+            "[camera]",
+            FLEET.replace("https", "ftp") + "products = { 1 = 'part' }\n[camera]",
+            "neither a web address nor",
+        ),
         ("[camera]", '[plc]\nkind = "modbus-server"\nport = 70000\n[camera]', r"<= 65535 - at `\$\.plc\.port`"),
     ],
 )
@@ -153,3 +164,15 @@ def test_the_document_describes_every_table():
     text = DOCUMENT.read_text()
     begin, end = text.index("### The file itself"), text.index("## Triggers and frames")
     assert text[begin:end].strip() == described().strip(), "write what `described()` returns into docs/station.md"
+
+
+@pytest.mark.parametrize(
+    ("named", "place"),
+    [("https://b.example/x", "https://b.example/x"), ("/mnt/share", "/mnt/share"), ("stick", "{}/stick")],
+)
+def test_the_repository_is_an_address_or_a_folder(tmp_path, named, place):
+    table = FLEET.replace("https://bundles.plant.example", named) + 'products = { 1 = "part" }\n'
+    fleet = read_configuration(write(tmp_path, LEAST + table)).fleet
+    assert fleet.repository == place.format(tmp_path)
+    assert fleet.root == tmp_path / "root.json"
+    assert fleet.every == 300

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lineward.export.synthetic import render_part
+from lineward.export.tuning.planting import KINDS, plant
+from lineward.runtime.preprocessing import Frame
+
+PART = render_part(0, size=256).image
+FRAMES: dict[str, Frame] = {
+    "colour": PART,
+    "gray": np.ascontiguousarray(PART[:, :, 1]),
+    "16 bits": PART.astype(np.uint16) << 8,
+    "wide": np.ascontiguousarray(PART[:100]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", FRAMES)
+def test_a_defect_lies_within_its_mask_and_can_be_seen(name: str, kind: str):
+    frame = FRAMES[name]
+    before = frame.copy()
+    for seed in range(5):
+        planted, mask = plant(frame, kind, np.random.default_rng(seed))
+        assert (planted.dtype, planted.shape, mask.dtype) == (frame.dtype, frame.shape, np.bool_)
+        changed = planted != frame if frame.ndim == 2 else (planted != frame).any(2)
+        assert not changed[~mask].any()
+        assert changed[mask].mean() > 0.5
+        assert 0 < mask.mean() < 0.1
+    np.testing.assert_array_equal(frame, before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_seed_plants_the_same_defect_and_another_another(kind: str):
+    one, again, other = (plant(PART, kind, np.random.default_rng(seed))[0] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).any()
+
+
+def test_an_image_where_nothing_can_be_seen_is_still_an_image():
+    """Without structure nothing can be moved or worn away: no endless search."""
+    planted, mask = plant(np.full((64, 64), 128, np.uint8), "worn", np.random.default_rng(0))
+    assert mask.any()
+    assert (planted == 128).all()
