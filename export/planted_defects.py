@@ -53,7 +53,7 @@ def _scratch(frame: Floats, rng: np.random.Generator, white: float) -> Floats:
     ends = [tuple(int(v) for v in np.rint(centre + sign * half)) for sign in (-1, 1)]
     cover = np.zeros(frame.shape[:2], np.uint8)
     cv2.line(cover, ends[0], ends[1], 255, max(1, max(frame.shape[:2]) // 128), cv2.LINE_AA)
-    return _shaded(frame, cover / np.float32(255), rng, white)
+    return _shaded(frame, cover.astype(np.float32) / np.float32(255), rng, white)
 
 
 def _stain(frame: Floats, rng: np.random.Generator, white: float) -> Floats:

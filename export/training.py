@@ -127,7 +127,7 @@ class Recipe:
     confidence: float | None = None
     threshold_method: str = AUTO
     precision: str = FLOAT32
-    max_drop: float = 0.005
+    max_drop: float = 0.01
     seed: int = 0
 
     @property
@@ -310,15 +310,36 @@ def _conversion(
         bank = [path for i, path in enumerate(bank) if i not in fold]
         learned = _learn(bank, backbone, recipe, progress)
     float32 = replace(recipe, precision=FLOAT32)
-    reference, converted = (
-        decode_bundle(encode_bundle(_draft("draft", 1, recipe, it, backbone, plan), it.members), "a draft")
-        for it in (_learn(bank, backbone, float32, progress), learned)
-    )
+    reference = _packed(_learn(bank, backbone, float32, progress), plan, backbone, float32)
+    converted = _packed(learned, plan, backbone, recipe)
     with progress.step(
         f"compare {recipe.precision} with float32", images_to_judge(len(apart), len(defects))
     ) as advance:
         judged = judge(reference, converted, recipe.precision, apart, defects, advance)
     return check_conversion(judged, recipe.precision, learned.converted, recipe.false_reject_rate, recipe.max_drop)
+
+
+def draft_bundle(images: Sequence[Path], backbone: Backbone, recipe: Recipe, progress: Progress) -> Bundle:
+    """What some good images teach, as a bundle without a threshold, to be scored with beside another.
+
+    Args:
+        images: good images, all for the bank.
+        backbone: see `load_backbone`; the recipe's own is not looked at.
+        recipe: every other choice.
+        progress: shows each step.
+
+    Raises:
+        TrainingError: as `train`, but for what a lower precision costs.
+        ImageError: an image cannot be read.
+    """
+    distinct = distinct_images(images)
+    plan = Plan(conformal.METHOD, distinct, distinct, [])
+    return _packed(_learn([path for path, _ in distinct], backbone, recipe, progress), plan, backbone, recipe)
+
+
+def _packed(learned: _Learned, plan: Plan, backbone: Backbone, recipe: Recipe) -> Bundle:
+    draft = _draft("draft", 1, recipe, learned, backbone, plan)
+    return decode_bundle(encode_bundle(draft, learned.members), "a draft")
 
 
 def _judge_folds(
@@ -331,8 +352,7 @@ def _judge_folds(
         others = [path for i, path in enumerate(paths) if i not in apart]
         with progress.step(f"fold {number} of {len(plan.folds)}", 1) as advance:
             learned = _learn(others, backbone, recipe, progress)
-            draft = _draft("fold", 1, recipe, learned, backbone, plan)
-            inspector = Inspector(decode_bundle(encode_bundle(draft, learned.members), "a fold"))
+            inspector = Inspector(_packed(learned, plan, backbone, recipe))
             judged = _judge(inspector, [paths[i] for i in fold], "score the fold", progress)
             judgements.update(zip(fold.tolist(), judged, strict=True))
             advance(1)
