@@ -29,7 +29,7 @@ from lineward.export.bank.farthest_point import farthest_points, greatest_simila
 from lineward.export.bundle_bank import with_bank
 from lineward.export.held_out import AUTO, Plan, Promise, plan_distinct
 from lineward.runtime import conformal
-from lineward.runtime.anomaly_map import MapMaker, image_score
+from lineward.runtime.anomaly_map import image_score
 from lineward.runtime.bundle import EMBEDDING, GOLDEN_TENSOR, Bundle, decode_bundle, encode_bundle, encode_tensor
 from lineward.runtime.calibrating import OneCamera, check_still_rejects
 from lineward.runtime.conformal import check_support
@@ -39,7 +39,7 @@ from lineward.runtime.errors import CalibrationError, TrainingError
 from lineward.runtime.images import decode_image
 from lineward.runtime.inspector import Inspector
 from lineward.runtime.manifest import Addition, Golden, Threshold
-from lineward.runtime.preprocessing import Frame, preprocess
+from lineward.runtime.preprocessing import Frame
 
 Rows = NDArray[np.float32]
 Similarity = NDArray[np.float32]
@@ -175,25 +175,24 @@ class _Eye:
     def __init__(self, bundle: Bundle) -> None:
         self.bank = bundle.bank
         self.camera = OneCamera(bundle)
-        self._manifest = bundle.manifest
-        self._session = EmbeddingSession(bundle.members[EMBEDDING], bundle.manifest.grid, threads=1)
-        self._maps = MapMaker(bundle.manifest.grid, bundle.manifest.score)
+        self._view, self._grid = bundle.view, bundle.manifest.grid
+        self._session = EmbeddingSession(bundle.members[EMBEDDING], self._grid, threads=1)
 
     def embed(self, frame: Frame) -> Rows:
-        """Unit patch embeddings, float32 [patches, dimensions]."""
-        embeddings: Rows = self._session.embed(preprocess(frame, self._manifest.preprocessing)[np.newaxis])[0]
-        return embeddings
+        """Unit patch embeddings of all inputs, float32 [patches, dimensions]."""
+        inputs = self._view.pixels(frame)
+        return np.concatenate([self._session.embed(inputs[i : i + 1])[0] for i in range(len(inputs))])
 
     def lattice(self, number: int) -> NDArray[np.intp]:
-        """One of four lattices of patches that do not touch, as indices into the embeddings."""
-        grid = self._manifest.grid
-        places = np.arange(grid.rows * grid.columns).reshape(grid.rows, grid.columns)
-        return places[number // 2 % 2 :: 2, number % 2 :: 2].ravel()
+        """One of four lattices of patches that do not touch, as indices into the embeddings: those that count."""
+        chosen = np.zeros((len(self._view.counts), self._grid.rows, self._grid.columns), np.bool_)
+        chosen[:, number // 2 % 2 :: 2, number % 2 :: 2] = True
+        return np.flatnonzero(chosen.ravel() & self._view.counts.ravel())
 
     def score(self, similarity: Similarity) -> float:
         """The image score, of each patch's greatest similarity."""
-        grid = self._manifest.grid
-        return image_score(self._maps.anomaly_map((1 - similarity).reshape(grid.rows, grid.columns)))
+        scores = (1 - similarity).reshape(-1, self._grid.rows, self._grid.columns)
+        return image_score(self._view.maps.anomaly_map(self._view.merge(scores)))
 
 
 @dataclass(frozen=True)
@@ -328,7 +327,7 @@ def _pack(bundle: Bundle, grown: Bundle, plan: Plan, threshold: Threshold, versi
 
 def _golden(grown: Bundle) -> tuple[tuple[Golden, ...], dict[str, bytes]]:
     """The same golden images, with the results of the new bank."""
-    maps, inspector = MapMaker(grown.manifest.grid, grown.manifest.score), Inspector(grown)
+    maps, inspector = grown.view.maps, Inspector(grown)
     records, members = [], {}
     for golden in grown.manifest.golden:
         frame = decode_image(grown.members[golden.image], golden.image)

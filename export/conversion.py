@@ -113,6 +113,7 @@ def judge(
     precision: str,
     good: Sequence[Path],
     defects: Sequence[Path],
+    read: Callable[[Path], Frame] = read_image,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Judged:
     """Score the same images with both.
@@ -123,6 +124,7 @@ def judge(
         precision: of its graph.
         good: images that built neither bank.
         defects: images of defective parts; none to plant some into the good ones.
+        read: reads an image.
         progress: told of the images scored.
 
     Raises:
@@ -133,7 +135,7 @@ def judge(
         converted = dataclasses.replace(converted, members={**converted.members, EMBEDDING: rounded})
     first, second = Inspector(reference), Inspector(converted)
     scores = []
-    for frame, defective in _frames(good, defects):
+    for frame, defective in _frames(good, defects, read):
         scores.append((first.inspect(frame).score, second.inspect(frame).score, defective))
         progress(len(scores))
     a, b, defective_ones = (np.array(column) for column in zip(*scores, strict=True))
@@ -184,10 +186,12 @@ def check_conversion(judged: Judged, precision: str, converted: Converted, rate:
     )
 
 
-def _frames(good: Sequence[Path], defects: Sequence[Path]) -> Iterator[tuple[Frame, bool]]:
+def _frames(
+    good: Sequence[Path], defects: Sequence[Path], read: Callable[[Path], Frame]
+) -> Iterator[tuple[Frame, bool]]:
     for seed, path in enumerate(good):
-        frame = read_image(path)
+        frame = read(path)
         yield frame, False
         if not defects:
             yield from ((planted, True) for planted in plant_defects(frame, seed))
-    yield from ((read_image(path), True) for path in defects)
+    yield from ((read(path), True) for path in defects)

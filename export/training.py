@@ -7,12 +7,13 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+import cv2
 import msgspec
 import numpy as np
 import onnx
@@ -50,21 +51,24 @@ from lineward.export.quantisation import (
     features_of,
     spread,
 )
+from lineward.export.region import read_region
 from lineward.export.similarity_graph import similarity_graph
 from lineward.export.statistics import FeatureStatistics
 from lineward.runtime import conformal
-from lineward.runtime.anomaly_map import MapMaker, image_score
+from lineward.runtime.anomaly_map import image_score
 from lineward.runtime.bundle import (
     BANK,
     BANK_TENSOR,
     EMBEDDING,
     GOLDEN_TENSOR,
+    REGION,
     SIMILARITY,
     Bundle,
     decode_bundle,
     encode_bundle,
     encode_tensor,
 )
+from lineward.runtime.calibrating import OneCamera
 from lineward.runtime.distinct import distinct_images, fingerprint
 from lineward.runtime.drift import measure
 from lineward.runtime.drift.measurements import Look, Measurement, look
@@ -74,6 +78,8 @@ from lineward.runtime.images import encode_png, read_image
 from lineward.runtime.inspector import Inspector
 from lineward.runtime.manifest import (
     FORMAT,
+    MOST_PATCHES,
+    MOST_TILES,
     Conversion,
     Golden,
     Grid,
@@ -81,13 +87,18 @@ from lineward.runtime.manifest import (
     Origin,
     Score,
     Threshold,
+    Tiles,
     check_identity,
 )
-from lineward.runtime.preprocessing import Frame, Preprocessing, preprocess, preprocessed_sha256
+from lineward.runtime.preprocessing import Frame, Preprocessing
+from lineward.runtime.region import Region, encode_region
+from lineward.runtime.view import View
 
 _BATCH = 8
+_MOST_MAP = 2048
+"""Pixels of the anomaly map's longer side, at most."""
 _SMOOTHING = 4 / 256
-"""Standard deviation of the map's Gaussian, in sides of the map."""
+"""Standard deviation of the map's Gaussian, in sides of the input."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +122,9 @@ class Recipe:
         precision: of the embedding graph: see `conversion.PRECISIONS`.
         max_drop: of image AUROC, that a lower precision may cost.
         seed: seed of every random choice.
+        region: what of the image counts, a mask image or a polygon: see `read_region`; None for all.
+        tiles: rows and columns of tiles that a frame is cut into, each brought to `size`; None for the frame as one.
+        overlap: of neighbouring tiles, as a share of a tile.
     """
 
     backbone: str = DEFAULT
@@ -129,6 +143,22 @@ class Recipe:
     precision: str = FLOAT32
     max_drop: float = 0.01
     seed: int = 0
+    region: str | None = None
+    tiles: tuple[int, int] | None = None
+    overlap: float = 0.1
+
+    @property
+    def patches(self) -> int:
+        """Patches from side to side of the input."""
+        return self.size // min(self.levels)
+
+    @property
+    def cut(self) -> Tiles | None:
+        """How frames are cut, to whole patches."""
+        if self.tiles is None:
+            return None
+        overlap = round(self.overlap * self.patches)
+        return Tiles(*self.tiles, overlap, overlap)
 
     @property
     def promise(self) -> Promise:
@@ -182,27 +212,30 @@ def train(
 
     Raises:
         CalibrationError: too few images for the promise, or their scores cannot be those of different good parts.
-        DataError: the same image is given twice across the bank and the held-out ones.
+        DataError: the same image is given twice across the bank and the held-out ones, or the region does not fit them.
         TrainingError: the recipe makes no sense, or its precision costs more than it may.
-        ImageError: an image cannot be read.
+        ImageError: an image cannot be read, or, with a region or tiles, is of another shape or kind than the others.
     """
     _check_recipe(recipe)
     check_identity(product, version)
     plan = plan_calibration(images, held_out, recipe.promise)
     backbone = load_backbone(recipe.backbone, recipe.weights)
+    backbone.check_levels(recipe.levels)
+    _check_tiles(recipe)
     bank, apart = ([path for path, _ in chosen] for chosen in (plan.bank, plan.held_out))
-    learned = _learn(bank, backbone, recipe, progress)
-    conversion = _conversion(learned, plan, defects, backbone, recipe, progress)
-    judged = _judge_folds(bank, plan, backbone, recipe, progress)
+    sight = _sight(recipe, bank[0])
+    learned = _learn(bank, backbone, recipe, sight, progress)
+    conversion = _conversion(learned, plan, defects, backbone, recipe, sight, progress)
+    judged = _judge_folds(bank, plan, backbone, recipe, sight, progress)
     draft = _draft(product, version, recipe, learned, backbone, plan)
     bundle = decode_bundle(encode_bundle(draft, learned.members), "the new bundle")
     inspector = Inspector(bundle)
     if not plan.folds:
-        judged = _judge(inspector, apart, "score held-out images", progress)
+        judged = _judge(inspector, sight, apart, "score held-out images", progress)
     scores = [judgement.score for judgement in judged]
     threshold = _threshold(scores, plan, recipe)
     if defects:
-        threshold = _with_escapes(threshold, inspector, defects, progress)
+        threshold = _with_escapes(threshold, inspector, sight, defects, progress)
     median = apart[int(np.argsort(scores, kind="stable")[len(scores) // 2])]
     golden, golden_members = _golden(bundle, inspector, read_image(median))
     measured = [judgement.measured for judgement in judged if judgement.measured is not None]
@@ -226,11 +259,65 @@ def _check_recipe(recipe: Recipe) -> None:
         raise TrainingError(f"a drop of {recipe.max_drop} makes no sense", do="choose from 0 to 1")
 
 
+def _check_tiles(recipe: Recipe) -> None:
+    if recipe.tiles is None:
+        return
+    rows, columns = recipe.tiles
+    if not (1 <= rows <= MOST_TILES and 1 <= columns <= MOST_TILES) or rows == columns == 1:
+        raise TrainingError(
+            f"{rows}x{columns} tiles make no sense", do=f"choose two or more, at most {MOST_TILES} rows and columns"
+        )
+    if not 0 <= recipe.overlap <= 0.5:  # false for NaN too
+        raise TrainingError(f"an overlap of {recipe.overlap} makes no sense", do="choose from 0 to 0.5 of a tile")
+    if recipe.position:
+        raise TrainingError(
+            "the place of a patch in a tile is not its place in the frame", do="choose --position 0 with --tiles"
+        )
+    assert recipe.cut is not None
+    if not recipe.cut.fit(recipe.patches, recipe.patches):
+        raise TrainingError(
+            f"{rows}x{columns} tiles of {recipe.patches} patches make more than {MOST_PATCHES} patches a side",
+            do="choose fewer tiles, or a smaller --size",
+        )
+
+
+@dataclass(frozen=True)
+class _Sight:
+    """How images are read, and what is seen of them."""
+
+    spec: Preprocessing
+    score: Score
+    view: View
+    read: Callable[[Path], Frame]
+
+
+def _sight(recipe: Recipe, first: Path) -> _Sight:
+    """With a region or tiles, all images must be like the first: they would lie elsewhere in others."""
+    spec = Preprocessing(width=recipe.size, height=recipe.size)
+    score = _score(recipe)
+    region: Region | None = None
+    read: Callable[[Path], Frame] = read_image
+    if recipe.region is not None or recipe.cut is not None:
+        read = OneCamera().read
+    if recipe.region is not None:
+        height, width = read(first).shape[:2]
+        region = read_region(recipe.region, (height, width), score.map_height, score.map_width)
+    return _Sight(spec, score, View(spec, Grid(recipe.patches, recipe.patches, 1), score, region, recipe.cut), read)
+
+
+def _score(recipe: Recipe) -> Score:
+    """A map of one pixel for each of the inputs', or fewer where that would be many."""
+    rows, columns = recipe.cut.patches(recipe.patches, recipe.patches) if recipe.cut else (recipe.patches,) * 2
+    stride = min(recipe.levels)
+    scale = min(1.0, _MOST_MAP / (max(rows, columns) * stride))
+    return Score(round(rows * stride * scale), round(columns * stride * scale), recipe.size * _SMOOTHING * scale)
+
+
 @dataclass(frozen=True)
 class _Learned:
     """What was learned from some images: all of a bundle but what it says of itself."""
 
-    spec: Preprocessing
+    sight: _Sight
     grid: Grid
     rows: int
     members: dict[str, bytes]
@@ -246,29 +333,30 @@ class _Judgement:
     measured: Measurement | None
 
 
-def _learn(paths: Sequence[Path], backbone: Backbone, recipe: Recipe, progress: Progress) -> _Learned:
+def _learn(paths: Sequence[Path], backbone: Backbone, recipe: Recipe, sight: _Sight, progress: Progress) -> _Learned:
     """Everything that images teach: statistics, whitening, embedding graph, bank."""
     features = FeatureGraph(backbone, recipe.levels)
-    spec = Preprocessing(width=recipe.size, height=recipe.size)
     with tempfile.TemporaryDirectory(prefix="lineward-") as folder:
-        pixels = _preprocess_all(paths, spec, Path(folder), progress)
-        statistics, calibration = _gather(_by_torch(features), pixels, progress), None
+        pixels = _preprocess_all(paths, sight, Path(folder), progress)
+        inputs = pixels.reshape(-1, *pixels.shape[2:])
+        statistics, calibration = _gather(_by_torch(features), pixels, sight.view, progress), None
         if recipe.precision == INT8:
-            calibration = _calibrate(features, statistics, pixels, recipe, progress)
+            calibration = _calibrate(features, statistics, inputs, recipe, progress)
             quantised = calibration.quantise(export_embedding(features, recipe.size))
-            statistics = _gather(features_of(quantised), pixels, progress)
+            statistics = _gather(features_of(quantised), pixels, sight.view, progress)
         whitening = statistics.whitening(recipe.shrinkage, recipe.dimensions)
-        side = recipe.size // min(recipe.levels)
-        head = EmbeddingHead(whitening, statistics.lift(whitening, recipe.tau, recipe.position), side)
-        grid = Grid(side, side, head.dimensions)
+        head = EmbeddingHead(whitening, statistics.lift(whitening, recipe.tau, recipe.position), recipe.patches)
+        grid = Grid(recipe.patches, recipe.patches, head.dimensions)
         embedding = export_embedding(EmbeddingGraph(features, head), recipe.size)
-        converted = _convert(embedding, calibration, pixels, recipe)
-        bank = _bank(converted.graph, grid, pixels, recipe, progress)
-        looks = [look(image) for image in pixels]
+        converted = _convert(embedding, calibration, inputs, recipe)
+        bank = _bank(converted.graph, grid, pixels, sight.view, recipe, progress)
+        looks = [look(np.concatenate(image)) for image in pixels]
     tensor = encode_tensor(BANK_TENSOR, bank)
     offset = len(tensor) - bank.nbytes
     members = {EMBEDDING: converted.graph, BANK: tensor, SIMILARITY: similarity_graph(grid, len(bank), offset)}
-    return _Learned(spec, grid, len(bank), members, looks, converted)
+    if sight.view.region is not None:
+        members[REGION] = encode_region(sight.view.region)
+    return _Learned(sight, grid, len(bank), members, looks, converted)
 
 
 def _convert(embedding: bytes, calibration: Calibration | None, pixels: NDArray[np.uint8], recipe: Recipe) -> Converted:
@@ -295,7 +383,13 @@ def _calibrate(
 
 
 def _conversion(
-    learned: _Learned, plan: Plan, defects: Sequence[Path], backbone: Backbone, recipe: Recipe, progress: Progress
+    learned: _Learned,
+    plan: Plan,
+    defects: Sequence[Path],
+    backbone: Backbone,
+    recipe: Recipe,
+    sight: _Sight,
+    progress: Progress,
 ) -> Conversion | None:
     """What the precision costs, if it is a lower one: the same learned in float32, and judged by the same images.
 
@@ -308,14 +402,14 @@ def _conversion(
         fold = set(plan.folds[0].tolist())
         apart = [path for i, path in enumerate(bank) if i in fold]
         bank = [path for i, path in enumerate(bank) if i not in fold]
-        learned = _learn(bank, backbone, recipe, progress)
+        learned = _learn(bank, backbone, recipe, sight, progress)
     float32 = replace(recipe, precision=FLOAT32)
-    reference = _packed(_learn(bank, backbone, float32, progress), plan, backbone, float32)
+    reference = _packed(_learn(bank, backbone, float32, sight, progress), plan, backbone, float32)
     converted = _packed(learned, plan, backbone, recipe)
     with progress.step(
         f"compare {recipe.precision} with float32", images_to_judge(len(apart), len(defects))
     ) as advance:
-        judged = judge(reference, converted, recipe.precision, apart, defects, advance)
+        judged = judge(reference, converted, recipe.precision, apart, defects, sight.read, advance)
     return check_conversion(judged, recipe.precision, learned.converted, recipe.false_reject_rate, recipe.max_drop)
 
 
@@ -334,7 +428,8 @@ def draft_bundle(images: Sequence[Path], backbone: Backbone, recipe: Recipe, pro
     """
     distinct = distinct_images(images)
     plan = Plan(conformal.METHOD, distinct, distinct, [])
-    return _packed(_learn([path for path, _ in distinct], backbone, recipe, progress), plan, backbone, recipe)
+    paths = [path for path, _ in distinct]
+    return _packed(_learn(paths, backbone, recipe, _sight(recipe, paths[0]), progress), plan, backbone, recipe)
 
 
 def _packed(learned: _Learned, plan: Plan, backbone: Backbone, recipe: Recipe) -> Bundle:
@@ -343,7 +438,7 @@ def _packed(learned: _Learned, plan: Plan, backbone: Backbone, recipe: Recipe) -
 
 
 def _judge_folds(
-    paths: Sequence[Path], plan: Plan, backbone: Backbone, recipe: Recipe, progress: Progress
+    paths: Sequence[Path], plan: Plan, backbone: Backbone, recipe: Recipe, sight: _Sight, progress: Progress
 ) -> list[_Judgement]:
     """The judgement of each image with what was learned from the folds it is not in; none without folds."""
     judgements: dict[int, _Judgement] = {}
@@ -351,21 +446,21 @@ def _judge_folds(
         apart = set(fold.tolist())
         others = [path for i, path in enumerate(paths) if i not in apart]
         with progress.step(f"fold {number} of {len(plan.folds)}", 1) as advance:
-            learned = _learn(others, backbone, recipe, progress)
+            learned = _learn(others, backbone, recipe, sight, progress)
             inspector = Inspector(_packed(learned, plan, backbone, recipe))
-            judged = _judge(inspector, [paths[i] for i in fold], "score the fold", progress)
+            judged = _judge(inspector, sight, [paths[i] for i in fold], "score the fold", progress)
             judgements.update(zip(fold.tolist(), judged, strict=True))
             advance(1)
     return [judgements[i] for i in range(len(judgements))]
 
 
-def _preprocess_all(paths: Sequence[Path], spec: Preprocessing, folder: Path, progress: Progress) -> NDArray[np.uint8]:
-    """All preprocessed images, uint8 [N, height, width, 3], in a file that the system may page out."""
-    shape = (len(paths), spec.height, spec.width, 3)
+def _preprocess_all(paths: Sequence[Path], sight: _Sight, folder: Path, progress: Progress) -> NDArray[np.uint8]:
+    """The inputs of all images, uint8 [N, inputs, height, width, 3], in a file that the system may page out."""
+    shape = (len(paths), len(sight.view.counts), sight.spec.height, sight.spec.width, 3)
     pixels = np.memmap(folder / "pixels", np.uint8, "w+", shape=shape)
     with progress.step("read images", len(paths)) as advance:
         for index, path in enumerate(paths):
-            pixels[index] = preprocess(read_image(path), spec)
+            pixels[index] = sight.view.pixels(sight.read(path))
             advance(index + 1)
     return pixels
 
@@ -373,40 +468,52 @@ def _preprocess_all(paths: Sequence[Path], spec: Preprocessing, folder: Path, pr
 def _by_torch(features: FeatureGraph) -> Features:
     def read(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            result: NDArray[np.float32] = features(torch.from_numpy(images)).numpy()
-        return result
+            fused: NDArray[np.float32] = features(torch.from_numpy(images)).numpy()
+        return fused
 
     return read
 
 
-def _gather(features: Features, pixels: NDArray[np.uint8], progress: Progress) -> FeatureStatistics:
+def _gather(features: Features, pixels: NDArray[np.uint8], view: View, progress: Progress) -> FeatureStatistics:
     statistics = FeatureStatistics()
-    with progress.step("learn statistics", len(pixels)) as advance:
-        for start in range(0, len(pixels), _BATCH):
-            batch = features(np.array(pixels[start : start + _BATCH]))
-            for image in batch:
-                statistics.update(image)
-            advance(start + len(batch))
+    for patches in _of_each_image(features, pixels, view, "learn statistics", progress):
+        statistics.update(patches)
     return statistics
 
 
+def _of_each_image(
+    run: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
+    pixels: NDArray[np.uint8],
+    view: View,
+    step: str,
+    progress: Progress,
+) -> Iterator[NDArray[np.float32]]:
+    """What a graph gives for the patches that count, image by image, float32 [patches, channels]."""
+    inputs = pixels.reshape(-1, *pixels.shape[2:])
+    image: list[NDArray[np.float32]] = []
+    with progress.step(step, len(inputs)) as advance:
+        for start in range(0, len(inputs), _BATCH):
+            batch = run(np.array(inputs[start : start + _BATCH]))
+            for patches in batch:
+                image.append(patches[view.counts[len(image)]])
+                if len(image) == len(view.counts):
+                    yield np.concatenate(image)
+                    image.clear()
+            advance(start + len(batch))
+
+
 def _bank(
-    embedding: bytes, grid: Grid, pixels: NDArray[np.uint8], recipe: Recipe, progress: Progress
+    embedding: bytes, grid: Grid, pixels: NDArray[np.uint8], view: View, recipe: Recipe, progress: Progress
 ) -> NDArray[np.float32]:
     """The bank, from embeddings by the very graph that ships."""
     session = EmbeddingSession(embedding, grid)
 
     def embeddings() -> Iterator[NDArray[np.float32]]:
-        with progress.step("embed images", len(pixels)) as advance:
-            for start in range(0, len(pixels), _BATCH):
-                batch = session.embed(np.array(pixels[start : start + _BATCH]))
-                yield from batch
-                advance(start + len(batch))
+        return _of_each_image(session.embed, pixels, view, "embed images", progress)
 
     with progress.step("choose the bank", recipe.rows) as advance:
-        return build_bank(
-            embeddings, len(pixels), grid.rows * grid.columns, recipe.rows, recipe.bank_method, recipe.seed, advance
-        )
+        patches = int(np.count_nonzero(view.counts))
+        return build_bank(embeddings, len(pixels), patches, recipe.rows, recipe.bank_method, recipe.seed, advance)
 
 
 def _draft(product: str, version: int, recipe: Recipe, learned: _Learned, backbone: Backbone, plan: Plan) -> Manifest:
@@ -418,10 +525,10 @@ def _draft(product: str, version: int, recipe: Recipe, learned: _Learned, backbo
         version=version,
         created=_time_of_creation(),
         members={},
-        preprocessing=learned.spec,
+        preprocessing=learned.sight.spec,
         grid=learned.grid,
         rows=learned.rows,
-        score=Score(recipe.size, recipe.size, recipe.size * _SMOOTHING),
+        score=learned.sight.score,
         threshold=Threshold(0.0, recipe.false_reject_rate, plan.method, len(plan.held_out), recipe.seed),
         origin=Origin(
             backbone=backbone.name,
@@ -438,15 +545,18 @@ def _draft(product: str, version: int, recipe: Recipe, learned: _Learned, backbo
         ),
         golden=(),
         golden_tolerance=GOLDEN_TOLERANCE[recipe.precision],
+        tiles=recipe.cut,
     )
 
 
-def _judge(inspector: Inspector, paths: Sequence[Path], step: str, progress: Progress) -> list[_Judgement]:
+def _judge(
+    inspector: Inspector, sight: _Sight, paths: Sequence[Path], step: str, progress: Progress
+) -> list[_Judgement]:
     """Inspect as the device will."""
     judgements = []
     with progress.step(step, len(paths)) as advance:
         for index, path in enumerate(paths):
-            inspection = inspector.inspect(read_image(path))
+            inspection = inspector.inspect(sight.read(path))
             judgements.append(_Judgement(inspection.score, measure(inspection)))
             advance(index + 1)
     return judgements
@@ -462,9 +572,11 @@ def _threshold(scores: Sequence[float], plan: Plan, recipe: Recipe) -> Threshold
     return conformal.calibrate(scores, rate, confidence, seed=seed, data_sha256=data)
 
 
-def _with_escapes(threshold: Threshold, inspector: Inspector, defects: Sequence[Path], progress: Progress) -> Threshold:
+def _with_escapes(
+    threshold: Threshold, inspector: Inspector, sight: _Sight, defects: Sequence[Path], progress: Progress
+) -> Threshold:
     distinct = distinct_images(defects)
-    judged = _judge(inspector, [path for path, _ in distinct], "score defective parts", progress)
+    judged = _judge(inspector, sight, [path for path, _ in distinct], "score defective parts", progress)
     escapes = escapes_at(
         [judgement.score for judgement in judged], threshold.value, fingerprint(digest for _, digest in distinct)
     )
@@ -473,14 +585,14 @@ def _with_escapes(threshold: Threshold, inspector: Inspector, defects: Sequence[
 
 def _golden(bundle: Bundle, inspector: Inspector, frame: Frame) -> tuple[tuple[Golden, ...], dict[str, bytes]]:
     """A typical good image, and the same with a planted patch of noise, so that high scores are checked too."""
-    maps = MapMaker(bundle.manifest.grid, bundle.manifest.score)
+    maps = bundle.view.maps
     records, members = [], {}
-    for name, image in {"good": frame, "defect": _plant(frame)}.items():
+    for name, image in {"good": frame, "defect": _plant(frame, bundle.region)}.items():
         scores = next(inspector.patch_scores([image]))
         record = Golden(
             image=f"golden/{name}.png",
             scores=f"golden/{name}.safetensors",
-            preprocessed_sha256=preprocessed_sha256(image, bundle.manifest.preprocessing),
+            preprocessed_sha256=bundle.view.sha256(image),
             image_score=image_score(maps.anomaly_map(scores)),
         )
         records.append(record)
@@ -489,10 +601,16 @@ def _golden(bundle: Bundle, inspector: Inspector, frame: Frame) -> tuple[tuple[G
     return tuple(records), members
 
 
-def _plant(frame: Frame) -> Frame:
+def _plant(frame: Frame, region: Region | None) -> Frame:
     planted = frame.copy()
     height, width = frame.shape[0] // 4, frame.shape[1] // 4
-    patch = planted[height : 2 * height, width : 2 * width]
+    top, left = height, width
+    if region is not None:  # around the place that is farthest from what does not count
+        depth = cv2.distanceTransform(region.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        row, column = np.unravel_index(int(depth.argmax()), region.shape)
+        top = int(np.clip(row * frame.shape[0] // region.shape[0] - height // 2, 0, frame.shape[0] - height))
+        left = int(np.clip(column * frame.shape[1] // region.shape[1] - width // 2, 0, frame.shape[1] - width))
+    patch = planted[top : top + height, left : left + width]
     noise = np.random.RandomState(0).randint(0, 256, patch.shape)
     patch[...] = (noise << 8 if frame.dtype == np.uint16 else noise).astype(frame.dtype)
     return planted

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lineward.runtime.manifest import Grid, Score
+from lineward.runtime.manifest import Score
+from lineward.runtime.region import Region, patches_within
+
+
+class Patches(Protocol):
+    """How many patches there are."""
+
+    @property
+    def rows(self) -> int:
+        """From top to bottom."""
+
+    @property
+    def columns(self) -> int:
+        """From left to right."""
 
 
 class MapMaker:
@@ -14,19 +29,36 @@ class MapMaker:
 
     Both steps are linear and separable, so the map of patch scores d is A d B^T with two small matrices made once.
 
+    With a region, only patches that count are smoothed, and those alone: the map is A (m d) B^T / A m B^T, with m = 1
+    for such a patch and 0 for others (normalised convolution; Knutsson and Westin, CVPR 1993). So nothing flows in over
+    the region's edge, and nothing is lost there.
+
     Args:
         grid: patches of an image.
         score: the map's size and the Gaussian.
+        region: which pixels of the map count; it is 0 elsewhere. None: all.
     """
 
-    def __init__(self, grid: Grid, score: Score) -> None:
+    def __init__(self, grid: Patches, score: Score, region: Region | None = None) -> None:
         self._rows = _upsample_and_smooth(grid.rows, score.map_height, score.sigma)
         self._columns = _upsample_and_smooth(grid.columns, score.map_width, score.sigma)
+        self._masks: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+        if region is not None:
+            counted = patches_within(region, grid.rows, grid.columns).astype(np.float32)
+            with np.errstate(divide="ignore"):  # where nothing reaches a pixel that counts, the part is rejected
+                self._masks = counted, np.where(region, 1 / self._spread(counted), np.float32(0))
 
     def anomaly_map(self, patch_scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Anomaly map, float32 [map_height, map_width], of patch scores, float32 [rows, columns]."""
         with np.errstate(all="ignore"):  # what is not finite is rejected; some Arm cores raise flags on right products
-            return np.asarray(self._rows @ patch_scores @ self._columns.T, dtype=np.float32)
+            if self._masks is None:
+                return self._spread(patch_scores)
+            counted, share = self._masks
+            # A product, not a choice: an engine that gives NaN is not to be relied upon, wherever that is.
+            return self._spread(patch_scores * counted) * share
+
+    def _spread(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(self._rows @ patches @ self._columns.T, dtype=np.float32)
 
 
 def image_score(anomaly_map: NDArray[np.float32]) -> float:

@@ -1,8 +1,8 @@
 """The bundle (`*.lineward`): one file that holds all that decides a verdict, and can be checked.
 
 A zip of stored members, no pickle anywhere: `manifest.json`, `embedding.onnx`, `similarity.onnx`,
-`bank.safetensors`, the golden images and results under `golden/`, and `manifest.sig` once it is signed. It is read into
-memory and never unpacked.
+`bank.safetensors`, the golden images and results under `golden/`, `region.png` where not all of the image counts, and
+`manifest.sig` once it is signed. It is read into memory and never unpacked.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import logging
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,21 @@ from safetensors.numpy import load, save
 from lineward.runtime.atomic_write import replace_file
 from lineward.runtime.errors import BundleError
 from lineward.runtime.manifest import Manifest, Member, decode_manifest, encode_manifest
+from lineward.runtime.region import Region, decode_region
 from lineward.runtime.signature import SIGNATURES_LIMIT, Signature, decode_signatures, encode_signatures
 from lineward.runtime.trust import AcceptAny, Trust, TrustedKeys, open_trust
+from lineward.runtime.view import View
 
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
 EMBEDDING = "embedding.onnx"
 SIMILARITY = "similarity.onnx"
 BANK = "bank.safetensors"
+REGION = "region.png"
 BANK_TENSOR = "bank"
 GOLDEN_TENSOR = "scores"
 
-_LIMITS = {MANIFEST: 1 << 20, SIGNATURE: SIGNATURES_LIMIT}
+_LIMITS = {MANIFEST: 1 << 20, SIGNATURE: SIGNATURES_LIMIT, REGION: 1 << 24}
 _BUNDLE_LIMIT = 1 << 31
 _DIRECTORY_LIMIT = 1 << 20
 _LOCAL_HEADER = 30
@@ -55,6 +59,7 @@ class Bundle:
         bank: unit rows, float32 [rows, dimensions].
         sha256: SHA-256 of the manifest's bytes; it names the bundle, since the manifest holds every member's hash.
         signatures: what signatures it carries. That it was read with trusted keys says that one of them counts.
+        region: which pixels of the anomaly map count; None: all.
     """
 
     manifest: Manifest
@@ -62,6 +67,13 @@ class Bundle:
     bank: NDArray[np.float32]
     sha256: str
     signatures: tuple[Signature, ...] = ()
+    region: Region | None = None
+
+    @cached_property
+    def view(self) -> View:
+        """What it looks at."""
+        m = self.manifest
+        return View(m.preprocessing, m.grid, m.score, self.region, m.tiles)
 
     def golden_scores(self, name: str) -> NDArray[np.float32]:
         """Patch scores stored under a member's name, float32 [rows, columns].
@@ -69,8 +81,7 @@ class Bundle:
         Raises:
             BundleError: they are missing, or of another shape or type.
         """
-        grid = self.manifest.grid
-        return _tensor(self.members.get(name, b""), GOLDEN_TENSOR, (grid.rows, grid.columns), name)
+        return _tensor(self.members.get(name, b""), GOLDEN_TENSOR, (self.view.rows, self.view.columns), name)
 
 
 def read_bundle(path: str | Path, trust: Trust | None = None) -> Bundle:
@@ -116,7 +127,11 @@ def _decode(data: bytes, where: str, trust: Trust) -> Bundle:
     _check_members(members, manifest, where)
     bank = _tensor(members[BANK], BANK_TENSOR, (manifest.rows, manifest.grid.dimensions), f"{where}: {BANK}")
     _check_unit_rows(bank, where)
-    return Bundle(manifest, members, bank, sha256, signatures)
+    region = None
+    if REGION in members:
+        score = manifest.score
+        region = decode_region(members[REGION], score.map_height, score.map_width, f"{where}: {REGION}")
+    return Bundle(manifest, members, bank, sha256, signatures, region)
 
 
 def read_bundle_file(path: str | Path) -> bytes:
@@ -239,7 +254,7 @@ def _check_no_gap(infos: list[zipfile.ZipInfo], directory: int, where: str) -> N
 
 def _check_members(members: Mapping[str, bytes], manifest: Manifest, where: str) -> None:
     golden = {name for g in manifest.golden for name in (g.image, g.scores)}
-    allowed = {EMBEDDING, SIMILARITY, BANK} | {name for name in golden if _is_golden_name(name)}
+    allowed = {EMBEDDING, SIMILARITY, BANK, REGION} | {name for name in golden if _is_golden_name(name)}
     _refuse(members.keys() - manifest.members.keys(), where, "is not listed in the manifest")
     _refuse(manifest.members.keys() - members.keys(), where, "is listed in the manifest but missing")
     _refuse(members.keys() - allowed, where, "does not belong in a bundle")

@@ -81,10 +81,10 @@ def score_good_parts(
 
 
 class OneCamera:
-    """Reads images, and makes sure that they are photographed alike, and in colour or gray as the bundle's own are."""
+    """Reads images, and makes sure that they are photographed alike, and in colour or gray as a bundle's own are."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        self._golden = _golden_frame(bundle)
+    def __init__(self, bundle: Bundle | None = None) -> None:
+        self._golden = None if bundle is None else _golden_frame(bundle)
         self._first: tuple[Path, Frame] | None = None
 
     def read(self, path: Path) -> Frame:

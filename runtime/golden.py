@@ -10,7 +10,6 @@ from lineward.runtime.bundle import Bundle
 from lineward.runtime.errors import BundleError
 from lineward.runtime.images import decode_image
 from lineward.runtime.inspector import Inspector
-from lineward.runtime.preprocessing import preprocessed_sha256
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def check_golden(bundle: Bundle, inspector: Inspector, slack: float = 0.0) -> tu
     results = []
     for golden in bundle.manifest.golden:
         frame = decode_image(bundle.members[golden.image], golden.image)
-        if preprocessed_sha256(frame, bundle.manifest.preprocessing) != golden.preprocessed_sha256:
+        if bundle.view.sha256(frame) != golden.preprocessed_sha256:
             raise BundleError(
                 f"{golden.image}: preprocessing on this device gives other pixels than where the bundle was made",
                 do="check the OpenCV version; do not inspect with this bundle here",

@@ -65,8 +65,8 @@ class Inspection:
         threshold: image score that still passes.
         anomaly_map: float32 [map_height, map_width] of scores in [0, 2]; None when there is none.
         seconds: from frame to verdict.
-        pixels: the preprocessed frame that was scored, uint8 [height, width, 3]; it may be the frame itself, and is
-            lent as that is. None when there is none.
+        pixels: the preprocessed frame that was scored, uint8 [height, width, 3], its tiles one below the other; it may
+            be the frame itself, and is lent as that is. None when there is none.
     """
 
     verdict: Verdict

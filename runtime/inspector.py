@@ -8,13 +8,16 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from lineward.runtime.anomaly_map import MapMaker, image_score
+from lineward.runtime.anomaly_map import image_score
 from lineward.runtime.bundle import Bundle
 from lineward.runtime.calibration_file import Calibration, check_bound
 from lineward.runtime.engines import Engine, OnnxRuntimeEngine
 from lineward.runtime.inspection import Inspection, decide
-from lineward.runtime.preprocessing import Frame, preprocess
+from lineward.runtime.preprocessing import Frame
 from lineward.runtime.stages import Stage, StageEnded, nobody
+
+_BATCH = 8
+"""Inputs that an engine is given at once: a frame, or one of its tiles."""
 
 
 class Inspector:
@@ -53,7 +56,7 @@ class Inspector:
         self.threshold = bundle.manifest.threshold if calibration is None else calibration.threshold
         self._engine = engine or OnnxRuntimeEngine(bundle, ended=ended)
         self._ended = ended
-        self._maps = MapMaker(bundle.manifest.grid, bundle.manifest.score)
+        self._view, self._maps = bundle.view, bundle.view.maps
 
     def inspect(self, frame: Frame) -> Inspection:
         """Inspect one frame.
@@ -66,24 +69,34 @@ class Inspector:
             EngineError: the engine failed.
         """
         start = time.perf_counter()
-        pixels = preprocess(frame, self.bundle.manifest.preprocessing)
+        pixels = self._view.pixels(frame)
+        seen = pixels.reshape(-1, *pixels.shape[2:])
         self._ended(Stage.PREPROCESS)
-        patch_scores = self._engine.score(pixels[np.newaxis])[0]
-        self._ended(Stage.SIMILARITY)
+        patch_scores = self._view.merge(self._score(pixels))
         anomaly_map = self._maps.anomaly_map(patch_scores)
         self._ended(Stage.MAP)
         score = image_score(anomaly_map)
         threshold = self.threshold.value
         verdict, reason = decide(score, threshold)
-        inspection = Inspection(verdict, reason, score, threshold, anomaly_map, time.perf_counter() - start, pixels)
+        inspection = Inspection(verdict, reason, score, threshold, anomaly_map, time.perf_counter() - start, seen)
         self._ended(Stage.VERDICT)
         return inspection
 
-    def patch_scores(self, frames: Iterable[Frame], batch: int = 8) -> Iterator[NDArray[np.float32]]:
+    def patch_scores(self, frames: Iterable[Frame], batch: int = _BATCH) -> Iterator[NDArray[np.float32]]:
         """Patch scores, float32 [rows, columns], of each frame; the batch changes the speed, not the result."""
-        spec = self.bundle.manifest.preprocessing
-        for chunk in _chunks(frames, batch):
-            yield from self._engine.score(np.stack([preprocess(frame, spec) for frame in chunk]))
+        inputs = len(self._view.counts)
+        for chunk in _chunks(frames, max(1, batch // inputs)):
+            scores = self._score(np.concatenate([self._view.pixels(frame) for frame in chunk]))
+            for start in range(0, len(scores), inputs):
+                yield self._view.merge(scores[start : start + inputs])
+
+    def _score(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Patch scores of inputs, float32 [N, rows, columns]: so many at a time that memory does not grow with them."""
+        scores = []
+        for start in range(0, len(pixels), _BATCH):
+            scores.append(self._engine.score(pixels[start : start + _BATCH]))
+            self._ended(Stage.SIMILARITY)
+        return scores[0] if len(scores) == 1 else np.concatenate(scores)
 
 
 def _chunks(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:

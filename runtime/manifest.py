@@ -19,7 +19,11 @@ IMAGE_SCORE = "max"
 
 Count = Annotated[int, Meta(ge=1, le=1 << 24)]
 Pixels = Annotated[int, Meta(ge=8, le=8192)]
-Patches = Annotated[int, Meta(ge=1, le=2048)]
+MOST_PATCHES = 2048
+"""Patches of a frame from side to side, at most."""
+MOST_TILES = 32
+"""Tiles of a frame from side to side, at most."""
+Patches = Annotated[int, Meta(ge=1, le=MOST_PATCHES)]
 Rate = Annotated[float, Meta(gt=0, lt=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
@@ -37,7 +41,7 @@ class Member(Record, frozen=True):
 
 
 class Grid(Record, frozen=True):
-    """The patches of one image.
+    """The patches of one input of the graph.
 
     Attributes:
         rows: patches from top to bottom.
@@ -48,6 +52,32 @@ class Grid(Record, frozen=True):
     rows: Patches
     columns: Patches
     dimensions: Count
+
+
+class Tiles(Record, frozen=True):
+    """How a frame is cut into inputs of the graph, which overlap (docs/region-and-tiles.md).
+
+    Attributes:
+        rows: tiles from top to bottom.
+        columns: tiles from left to right.
+        overlap_rows: patches that a tile shares with the one above it, at most half of its own.
+        overlap_columns: patches that it shares with the one left of it, at most half of its own.
+    """
+
+    rows: Annotated[int, Meta(ge=1, le=MOST_TILES)]
+    columns: Annotated[int, Meta(ge=1, le=MOST_TILES)]
+    overlap_rows: Annotated[int, Meta(ge=0)]
+    overlap_columns: Annotated[int, Meta(ge=0)]
+
+    def patches(self, rows: int, columns: int) -> tuple[int, int]:
+        """Rows and columns of patches of a frame, of those of a tile."""
+        down = self.rows * (rows - self.overlap_rows) + self.overlap_rows
+        return down, self.columns * (columns - self.overlap_columns) + self.overlap_columns
+
+    def fit(self, rows: int, columns: int) -> bool:
+        """Whether tiles of so many patches overlap by no more than half, and make no more patches than are allowed."""
+        overlap = 2 * self.overlap_rows <= rows and 2 * self.overlap_columns <= columns
+        return overlap and max(self.patches(rows, columns)) <= MOST_PATCHES
 
 
 class Score(Record, frozen=True):
@@ -256,7 +286,7 @@ class Golden(Record, frozen=True):
 
     Attributes:
         image: member that holds it, a PNG.
-        scores: member that holds its patch scores, float32 [rows, columns] under the key "scores".
+        scores: member that holds its patch scores, float32 [rows, columns] under the key "scores", of all tiles.
         preprocessed_sha256: SHA-256 of its preprocessed pixels, which must match to the bit.
         image_score: its image score.
     """
@@ -277,7 +307,7 @@ class Manifest(Record, frozen=True, omit_defaults=True):
         created: UTC time, ISO 8601.
         members: every other file of the bundle, by name.
         preprocessing: from frame to graph input.
-        grid: patches of an image.
+        grid: patches of an input of the graph: of the image, or of one of its tiles.
         rows: rows of the bank.
         score: from patch scores to image score.
         threshold: the image threshold and its promise.
@@ -286,6 +316,7 @@ class Manifest(Record, frozen=True, omit_defaults=True):
         golden_tolerance: greatest difference allowed between patch scores and golden ones.
         drift: what frames are compared with; None in bundles from before there was drift detection.
         conversion: what a lower precision of the embedding graph cost; None in float32.
+        tiles: how a frame is cut; None: it is one input.
     """
 
     format: int
@@ -303,6 +334,7 @@ class Manifest(Record, frozen=True, omit_defaults=True):
     golden_tolerance: Annotated[float, Meta(gt=0, le=0.1)]
     drift: DriftReference | None = None
     conversion: Conversion | None = None
+    tiles: Tiles | None = None
 
 
 def check_identity(product: str, version: int) -> None:
@@ -362,5 +394,12 @@ def _check_known(manifest: Manifest, where: str) -> None:
     if not (8 <= preprocessing.width <= 8192 and 8 <= preprocessing.height <= 8192):
         raise BundleError(
             f"{where}: input of {preprocessing.width}x{preprocessing.height} pixels is out of range (8 to 8192)",
+            do="take the bundle again from where it was made",
+        )
+    grid, tiles = manifest.grid, manifest.tiles
+    if tiles is not None and not tiles.fit(grid.rows, grid.columns):
+        raise BundleError(
+            f"{where}: {tiles.rows}x{tiles.columns} tiles of {grid.rows}x{grid.columns} patches overlap by more than "
+            f"half, or make more than {MOST_PATCHES} patches a side",
             do="take the bundle again from where it was made",
         )

@@ -25,6 +25,8 @@ Frame = NDArray[np.uint8] | NDArray[np.uint16]
 RESIZE = "halving-ladder-of-linear-exact/2"
 DEPTH = "high-byte"
 COLOUR = "RGB"
+SMALLEST_SIDE = 8
+"""Pixels of a frame's side, at least."""
 
 
 class Preprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,10 +85,10 @@ def check_frame(frame: Any) -> Frame:
         raise ImageError(f"a frame of {kind} cannot be inspected", do="pass a uint8 or uint16 array")
     if frame.ndim != 2 and not (frame.ndim == 3 and frame.shape[2] == 3):
         raise ImageError(f"a frame of shape {frame.shape} cannot be inspected", do="pass [H, W] gray or [H, W, 3] RGB")
-    if min(frame.shape[:2]) < 8:
+    if min(frame.shape[:2]) < SMALLEST_SIDE:
         raise ImageError(
             f"a frame of {frame.shape[1]}x{frame.shape[0]} pixels cannot be inspected",
-            do="pass at least 8 pixels a side",
+            do=f"pass at least {SMALLEST_SIDE} pixels a side",
         )
     return frame
 

@@ -462,6 +462,8 @@ def test_a_product_is_called_after_its_folder(lineward, parts: Path, tmp_path: P
         (["--levels", "7"], "no feature levels"),
         (["--levels", "8", "8"], "each once"),
         (["--bundle-version", "0"], "bundle version 0"),
+        (["--region", "nowhere.png"], "region nowhere.png: cannot be read"),
+        (["--region", "0,0 9,0 65,9"], "leaves the image"),
         (["--product", "x" * 129], "not a product's name"),
     ],
 )
@@ -470,6 +472,13 @@ def test_training_that_makes_no_sense_leaves_no_bundle(lineward, parts: Path, tm
     assert told.code == FAILED
     assert message in told.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_training_on_a_region(lineward, parts: Path, tmp_path: Path):
+    bundle = tmp_path / "b.lineward"
+    assert lineward("train", parts, "-o", bundle, *ROWS, "--region", "0,0 0.5,0 0.5,0.5 0,0.5").code == PASSED
+    assert "25.0% of the image counts" in lineward("info", bundle).out
+    assert lineward("verify", bundle).code == PASSED
 
 
 def test_a_missing_folder_to_write_to_is_noticed_before_training(lineward, parts: Path, tmp_path: Path):

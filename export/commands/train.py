@@ -61,6 +61,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of image AUROC that a lower precision may cost, or there will be no bundle; on defects given, or planted "
         f"into held-out good images (default: {_DEFAULT.max_drop})",
     )
+    parser.add_argument(
+        "--region",
+        metavar="MASK",
+        help='what of the image counts: a mask image, white where the part is; or corners of a polygon, "x,y x,y x,y", '
+        "in pixels or as fractions of the image (default: all)",
+    )
+    parser.add_argument(
+        "--tiles",
+        type=_tiles,
+        metavar="ROWSxCOLUMNS",
+        help="cut each image into so many overlapping tiles, for small defects on large images (default: none)",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=float,
+        default=_DEFAULT.overlap,
+        help="of neighbouring tiles, as a share of a tile (default: %(default)s)",
+    )
     parser.add_argument("--skip-unreadable", action="store_true", help="go on without images that cannot be read")
     parser.add_argument("--seed", type=int, default=_DEFAULT.seed)
     recipe = parser.add_argument_group("recipe")
@@ -124,9 +142,18 @@ def check_images(paths: Sequence[Path], skip: bool, progress: ConsoleProgress) -
         return readable(paths, skip=skip, report=lambda error: print_error(str(error)), progress=advance)
 
 
+def _tiles(text: str) -> tuple[int, int]:
+    rows, times, columns = text.lower().partition("x")
+    if not (times and rows.isdecimal() and columns.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r}: rows and columns of tiles, such as 2x3")
+    return int(rows), int(columns)
+
+
 def recipe_of(arguments: argparse.Namespace) -> Recipe:
     """The preset, with what was asked for otherwise."""
     given = {field.name: getattr(arguments, field.name) for field in fields(Recipe)}
+    if given["tiles"] and given["position"] is None:
+        given["position"] = 0.0  # a patch's place in a tile says nothing
     if given["levels"]:
         given["levels"] = tuple(given["levels"])
     return replace(PRESETS[arguments.preset], **{name: value for name, value in given.items() if value is not None})

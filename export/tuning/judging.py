@@ -17,11 +17,11 @@ from lineward.export.bank.farthest_point import greatest_similarity
 from lineward.export.training import Progress, Recipe, train
 from lineward.export.tuning.judges import Judge, Panel
 from lineward.export.tuning.table import Accuracy
-from lineward.runtime.anomaly_map import MapMaker, image_score
+from lineward.runtime.anomaly_map import image_score
 from lineward.runtime.bundle import EMBEDDING, Bundle, decode_bundle
 from lineward.runtime.engines.onnxruntime import EmbeddingSession
 from lineward.runtime.images import read_image
-from lineward.runtime.preprocessing import Frame, preprocess
+from lineward.runtime.preprocessing import Frame
 
 Rows = NDArray[np.float32]
 
@@ -65,11 +65,11 @@ def judge_banks(
     Yields:
         Rows, and what was found.
     """
-    grid = bundle.manifest.grid
+    patches = int(np.count_nonzero(bundle.view.counts))
     with tempfile.TemporaryDirectory(prefix="lineward-") as folder:
         learned, seen = (
             np.lib.format.open_memmap(
-                Path(folder) / name, "w+", np.float32, (count, grid.rows * grid.columns, grid.dimensions)
+                Path(folder) / name, "w+", np.float32, (count, patches, bundle.manifest.grid.dimensions)
             )
             for name, count in (("learned", len(panel.bank)), ("seen", len(panel.judges)))
         )
@@ -100,12 +100,16 @@ class _Masks:
 
 
 def _embed(bundle: Bundle, frames: Iterator[Frame], into: Rows, step: str, progress: Progress) -> None:
-    spec = bundle.manifest.preprocessing
+    """Embeddings of the patches that count, image by image."""
+    view = bundle.view
     session = EmbeddingSession(bundle.members[EMBEDDING], bundle.manifest.grid)
+    images = max(1, _BATCH // len(view.counts))
     with progress.step(step, len(into)) as advance:
-        for start in range(0, len(into), _BATCH):
-            chunk = into[start : start + _BATCH]
-            chunk[...] = session.embed(np.stack([preprocess(next(frames), spec) for _ in chunk]))
+        for start in range(0, len(into), images):
+            chunk = into[start : start + images]
+            inputs = np.concatenate([view.pixels(next(frames)) for _ in chunk])
+            embeddings = [session.embed(inputs[i : i + _BATCH]) for i in range(0, len(inputs), _BATCH)]
+            chunk[...] = np.concatenate(embeddings).reshape(len(chunk), *view.counts.shape, -1)[:, view.counts]
             advance(start + len(chunk))
 
 
@@ -117,12 +121,12 @@ def _accuracy(
     masks: Sequence[NDArray[np.bool_] | None],
     advance: Callable[[int], None],
 ) -> Accuracy:
-    grid = bundle.manifest.grid
-    maps = MapMaker(grid, bundle.manifest.score)
+    view, grid = bundle.view, bundle.manifest.grid
     scores, pixels = np.empty(len(seen)), PixelHistograms()
+    patches = np.zeros(view.counts.shape, np.float32)
     for index, (embeddings, mask) in enumerate(zip(seen, masks, strict=True)):
-        similarity = greatest_similarity(embeddings, bank)
-        anomaly_map = maps.anomaly_map((1 - similarity).reshape(grid.rows, grid.columns))
+        patches[view.counts] = 1 - greatest_similarity(embeddings, bank)
+        anomaly_map = view.maps.anomaly_map(view.merge(patches.reshape(-1, grid.rows, grid.columns)))
         scores[index] = image_score(anomaly_map)
         if mask is not None:
             pixels.update(_resized(anomaly_map), mask)

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from lineward.export.backbones import sha256_of
 from lineward.export.training import Recipe
 from lineward.export.tuning.judges import Panel
 from lineward.export.tuning.judging import Judged
@@ -97,7 +98,7 @@ def open_store(panel: Panel, recipe: Recipe) -> Store:
         DataError: the folder cannot be made.
     """
     versions = [f"{package} {_version(package)}" for package in _PACKAGES]
-    facts = [*panel.files(), repr(replace(recipe, size=0, rows=0)), *versions]
+    facts = [*panel.files(), repr(replace(recipe, size=0, rows=0)), *_mask(recipe), *versions]
     folder = Path(os.environ.get("LINEWARD_CACHE", "build")) / "tune" / _digest(facts)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -106,6 +107,12 @@ def open_store(panel: Panel, recipe: Recipe) -> Store:
             f"{folder}: cannot be made ({error.strerror})", do="name another folder in LINEWARD_CACHE"
         ) from error
     return Store(folder)
+
+
+def _mask(recipe: Recipe) -> list[str]:
+    """What a region's mask holds: the recipe has its name alone."""
+    named = recipe.region is not None and Path(recipe.region).is_file()
+    return [sha256_of(Path(recipe.region or ""))] if named else []
 
 
 def device_key(plan: Plan) -> str:

@@ -53,9 +53,9 @@ class StageTimes:
         return self._last
 
     def __call__(self, stage: Stage) -> None:
-        """Note that a stage has ended."""
+        """Note that a stage has ended; of one that comes again in an inspection, the times add up."""
         now = self._now()
-        self.seconds[stage] = now - self._last
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
         self._last = now
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from lineward.runtime.bundle import read_bundle
+from lineward.runtime.bundle import Bundle, read_bundle
 from lineward.runtime.calibration_file import read_calibration
 from lineward.runtime.cli import PASSED, trusted_bundle
 from lineward.runtime.cli.console import print_table
@@ -34,9 +34,27 @@ def run(arguments: argparse.Namespace) -> int:
         signatures = trusted_bundle.describe_signatures(bundle, trust)
         calibration = read_calibration(arguments.calibration, bundle) if arguments.calibration else None
         own = describe_calibration(calibration, bundle.manifest) if calibration else []
-        rows = [*describe(bundle.manifest), ("bundle", f"sha256 {bundle.sha256}"), *signatures, *own]
+        rows = [
+            *describe(bundle.manifest),
+            *describe_view(bundle),
+            ("bundle", f"sha256 {bundle.sha256}"),
+            *signatures,
+            *own,
+        ]
         print_table("", ("", ""), rows)
     return PASSED
+
+
+def describe_view(bundle: Bundle) -> list[tuple[str, str]]:
+    """What the bundle looks at, where that is not simply the whole image."""
+    rows, view, tiles = [], bundle.view, bundle.manifest.tiles
+    if tiles is not None:
+        overlap = f"overlapping by {tiles.overlap_rows}x{tiles.overlap_columns} patches"
+        cut = f"{tiles.rows}x{tiles.columns}, {overlap}: {view.rows}x{view.columns} patches of an image"
+        rows.append(("tiles", cut))
+    if bundle.region is not None:
+        rows.append(("region", f"{view.share:.1%} of the image counts"))
+    return rows
 
 
 def describe(manifest: Manifest) -> list[tuple[str, str]]:

@@ -52,8 +52,8 @@ class Measurement:
 
     Attributes:
         score: image score, in [0, 2].
-        distance: median of the anomaly map, in [0, 2]: how far the typical patch is from the bank. A defect, which
-            takes less than half of the frame, hardly moves it.
+        distance: median of the anomaly map where the image counts, in [0, 2]: how far the typical patch is from the
+            bank. A defect, which takes less than half of the part, hardly moves it.
         look: what the frame looks like.
     """
 
@@ -73,7 +73,9 @@ def measure(inspection: Inspection) -> Measurement | None:
     pixels, anomaly_map = inspection.pixels, inspection.anomaly_map
     if pixels is None or anomaly_map is None or not math.isfinite(inspection.score):
         return None
-    distance = float(np.median(anomaly_map[_CELL // 2 :: _CELL, _CELL // 2 :: _CELL]))
+    samples = anomaly_map[_CELL // 2 :: _CELL, _CELL // 2 :: _CELL]
+    counted = samples[samples != 0]  # 0 is what lies outside the region of interest
+    distance = float(np.median(counted)) if counted.size else 0.0
     return Measurement(inspection.score, distance, look(pixels))
 
 

@@ -86,8 +86,9 @@ def test_without_defects_some_are_planted_and_with_folds_the_first_is_held_out(
 ) -> None:
     recipe = replace(SMALL, precision=FLOAT16, threshold_method="cross", max_drop=1.0)
     plan = plan_calibration(good_images, [], recipe.promise)
-    learned = training._learn([path for path, _ in plan.bank], backbone, recipe, quiet)
-    conversion = training._conversion(learned, plan, [], backbone, recipe, quiet)
+    sight = training._sight(recipe, good_images[0])
+    learned = training._learn([path for path, _ in plan.bank], backbone, recipe, sight, quiet)
+    conversion = training._conversion(learned, plan, [], backbone, recipe, sight, quiet)
     assert conversion is not None
     assert conversion.evidence == PLANTED
     assert conversion.good == len(plan.folds[0])
