@@ -220,7 +220,7 @@ def train(
     check_identity(product, version)
     plan = plan_calibration(images, held_out, recipe.promise)
     backbone = load_backbone(recipe.backbone, recipe.weights)
-    backbone.check_levels(recipe.levels)
+    backbone.channels(recipe.levels)  # refuses levels that the network has not
     _check_tiles(recipe)
     bank, apart = ([path for path, _ in chosen] for chosen in (plan.bank, plan.held_out))
     sight = _sight(recipe, bank[0])
@@ -346,17 +346,16 @@ def _learn(paths: Sequence[Path], backbone: Backbone, recipe: Recipe, sight: _Si
             statistics = _gather(features_of(quantised), pixels, sight.view, progress)
         whitening = statistics.whitening(recipe.shrinkage, recipe.dimensions)
         head = EmbeddingHead(whitening, statistics.lift(whitening, recipe.tau, recipe.position), recipe.patches)
-        grid = Grid(recipe.patches, recipe.patches, head.dimensions)
-        embedding = export_embedding(EmbeddingGraph(features, head), recipe.size)
-        converted = _convert(embedding, calibration, inputs, recipe)
-        bank = _bank(converted.graph, grid, pixels, sight.view, recipe, progress)
+        graph = EmbeddingGraph(features, head)
+        converted = _convert(export_embedding(graph, recipe.size), calibration, inputs, recipe)
+        bank = _bank(converted.graph, graph.grid, pixels, sight.view, recipe, progress)
         looks = [look(np.concatenate(image)) for image in pixels]
     tensor = encode_tensor(BANK_TENSOR, bank)
     offset = len(tensor) - bank.nbytes
-    members = {EMBEDDING: converted.graph, BANK: tensor, SIMILARITY: similarity_graph(grid, len(bank), offset)}
+    members = {EMBEDDING: converted.graph, BANK: tensor, SIMILARITY: similarity_graph(graph.grid, len(bank), offset)}
     if sight.view.region is not None:
         members[REGION] = encode_region(sight.view.region)
-    return _Learned(sight, grid, len(bank), members, looks, converted)
+    return _Learned(sight, graph.grid, len(bank), members, looks, converted)
 
 
 def _convert(embedding: bytes, calibration: Calibration | None, pixels: NDArray[np.uint8], recipe: Recipe) -> Converted:
