@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from lineward.export.conversion import FLOAT16, FLOAT32, INT8
 from lineward.export.similarity_graph import OPSET, similarity_graph
-from lineward.runtime.manifest import Grid
+from lineward.runtime.manifest import Grid, Split
 from tests.export.exported_graphs import exported_graph
 
 F32, F16, I32, I8 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT32, TensorProto.INT8
@@ -35,6 +35,7 @@ SUPPORTED = {
     "Gather": FLOATS | {I8, I32, I64},
     "Gemm": FLOATS | {I8},
     "MatMul": FLOATS,
+    "Max": FLOATS | {I32, I64},
     "Mul": FLOATS | {I32, I64},
     "QuantizeLinear": FLOATS,
     "ReduceMax": FLOATS,
@@ -108,8 +109,9 @@ def test_the_embedding_graph_keeps_to_the_table(precision: str) -> None:
     assert offences(onnx.load_from_string(exported_graph(precision, size=64))) == []
 
 
-def test_the_similarity_graph_keeps_to_the_table() -> None:
-    model = onnx.load_from_string(similarity_graph(Grid(8, 8, 16), 64, 128))
+@pytest.mark.parametrize("split", [None, Split(10, 2)], ids=["plain", "split"])
+def test_the_similarity_graph_keeps_to_the_table(split: Split | None) -> None:
+    model = onnx.load_from_string(similarity_graph(Grid(8, 8, 16, split), 64, 128))
     for tensor in model.graph.initializer:  # the bank's own bytes lie in another file
         if tensor.data_location == TensorProto.EXTERNAL:
             del tensor.external_data[:]
