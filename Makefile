@@ -15,7 +15,7 @@ EDITABLE := --config-settings editable_mode=strict --editable
 GENICAM := $(shell pkg-config --exists gobject-introspection-1.0 cairo 2>/dev/null && echo ,genicam)
 FOLDERS := $(shell find runtime calibration export -type d -not -name __pycache__)
 
-.PHONY: demo test check test-pythons test-timm test-arm64 test-image-arm64 test-gpu-emulated test-tensorrt kernel benchmarks tables outliers clean
+.PHONY: demo test check test-pythons test-timm test-arm64 test-image test-image-arm64 test-gpu-emulated test-tensorrt kernel benchmarks tables outliers clean
 
 demo: $(VENV)/.workstation
 	$(BIN)/lineward demo $(if $(DATA),--data $(DATA))
@@ -40,6 +40,10 @@ test-timm: $(VENV)-timm/.timm
 # The device's runtime on 64-bit Arm, emulated; needs root, and skips by name what is missing.
 test-arm64:
 	PYTHON=$(PYTHON) tests/arm64.sh
+
+# An archive of `lineward image` installed on this machine, as root, with no network and nothing left behind.
+test-image: $(VENV)/.development
+	PYTHON=$(abspath $(BIN))/python tests/image_x86_64.sh
 
 # An archive of `lineward image` installed on 64-bit Arm, emulated, with no network; after `make test-arm64`.
 test-image-arm64: $(VENV)/.development
@@ -69,6 +73,7 @@ benchmarks: $(VENV)/.development
 	$(BIN)/python -m benchmarks.drift.dependence
 	$(BIN)/python -m benchmarks.graphs
 	$(BIN)/python -m benchmarks.hostile
+	$(BIN)/python -m benchmarks.power_cuts
 	$(BIN)/python -m benchmarks.precision
 	$(BIN)/python -m benchmarks.station
 	$(BIN)/python -m benchmarks.training_memory
