@@ -108,7 +108,7 @@ def test_systemd_understands_every_line(tmp_path, name):
 
 
 def test_the_document_shows_the_unit_that_pulls():
-    text = (UNIT.parents[2] / "docs" / "fleet.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "fleet.md").read_text()
     shown = text.partition("```ini\n")[2].partition("```")[0]
     unit = UNIT.with_name("lineward-pull@.service").read_text()
     assert shown.partition("[Unit]")[2] == unit.partition("[Unit]")[2]
