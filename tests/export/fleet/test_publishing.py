@@ -10,6 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+pytest.importorskip("tuf", reason="tuf is not installed (lineward[fleet])")
+
 from lineward.export.fleet import lists, publishing
 from lineward.export.fleet.publishing import Publisher
 from lineward.runtime.delivery.release import Release, role_of

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+
+pytest.importorskip("tuf", reason="tuf is not installed (lineward[fleet])")
+
 from tuf.api.metadata import Metadata, MetaFile, TargetFile
 
 from lineward.export.fleet import keys, lists, publishing
