@@ -76,6 +76,7 @@ benchmarks: $(VENV)/.development
 	$(BIN)/python -m benchmarks.hostile
 	$(BIN)/python -m benchmarks.power_cuts
 	$(BIN)/python -m benchmarks.precision
+	$(BIN)/python -m benchmarks.similarity
 	$(BIN)/python -m benchmarks.station
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.training_memory
