@@ -131,6 +131,7 @@ def _station_files(configuration: Configuration, station: Station) -> dict[str, 
     if rules := permissions.udev_rules():
         files[PurePosixPath(f"/etc/udev/rules.d/90-lineward-{name}.rules")] = rules.encode()
     files |= _keys(station, raw.get("keys"))
+    files |= _fleet(configuration, station, raw.get("fleet"), permissions.drop_in(name))
     bundles = _bundles(station, raw["jobs"])
     files |= {place: data for place, data in bundles.items() if place.suffix == BUNDLE_SUFFIX}
     slots = {place: data for place, data in bundles.items() if place.suffix != BUNDLE_SUFFIX}
@@ -178,6 +179,42 @@ def _keys(station: Station, named: str | None) -> dict[PurePosixPath, bytes]:
     return {folder / path.name: path.read_bytes() for path in public if not path.name.startswith(".")}
 
 
+def _fleet(
+    configuration: Configuration, station: Station, table: Mapping[str, str] | None, drop_in: str
+) -> dict[PurePosixPath, bytes]:
+    """What pulls bundles, and the root that it begins to trust with: a file beside the station file."""
+    if table is None:
+        return {}
+    place = _place(table["root"], station.file)
+    root = station.file.parent / place.name
+    again = "put 1.root.json of `lineward publish init` there, under the name that [fleet] has for it"
+    try:
+        data = root.read_bytes()
+        kind = msgspec.json.decode(data, type=_Root).signed.type
+    except OSError as error:
+        raise ProvisioningError(f"{root}: cannot be read ({error.strerror})", do=again) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ProvisioningError(f"{root}: not the root of a repository ({error})", do=again) from error
+    if kind != "root":
+        raise ProvisioningError(f"{root}: the {kind} list of a repository, not its root", do=again)
+    units = PurePosixPath("/etc/systemd/system")
+    return {
+        place: data,
+        units / "lineward-pull@.service": _resource("lineward-pull@.service"),
+        units / f"lineward-pull@{configuration.name}.service.d/device.conf": drop_in.encode(),
+    }
+
+
+class _Signed(msgspec.Struct, rename={"type": "_type"}):
+    type: str
+
+
+class _Root(msgspec.Struct):
+    """As much of root metadata as tells that it is some."""
+
+    signed: _Signed
+
+
 def _place(text: str, where: Path) -> PurePosixPath:
     """Where a file of the station lies on the device; the station file is in /etc/lineward there."""
     place = ETC / text
@@ -210,6 +247,8 @@ def _wheels(
     house = [read_wheel(path) for path in sorted(wheelhouse.glob("*.whl"))] if wheelhouse else []
     # The device's own pip may be missing (Debian splits it off), so one goes along.
     extras = "opcua" if isinstance(configuration.plc, OpcuaServer) else "station"
+    if configuration.fleet is not None:
+        extras += ",fleet"
     roots = [Requirement(f"lineward[{extras}]=={own.version}"), Requirement("pip")]
     roots += [Requirement(f"{other.name}=={other.version}") for other in more]
     given = [own, *more, *(other for other in house if other.name != "lineward")]
@@ -252,6 +291,7 @@ def _facts(configuration: Configuration, target: Target, station: Station) -> st
         "GLIBC_MINOR": str(target.glibc[1]),
         "SYSTEM_PACKAGES": "yes" if system else "no",
         "GROUPS_NEEDED": groups,
+        "FLEET": "no" if configuration.fleet is None else "yes",
         "SLOTS": " ".join(f"{int(number)}={_bundle_name(place)}" for number, place in sorted(slots.items())),
     }
     return "".join(f"{name}='{value}'\n" for name, value in facts.items())

@@ -257,6 +257,9 @@ tell_systemd() {
   fi
   systemctl --quiet is-enabled "lineward@$STATION" 2>/dev/null ||
     ! change "start lineward@$STATION with the device from now on" || systemctl --quiet enable "lineward@$STATION"
+  [ "$FLEET" = no ] || systemctl --quiet is-enabled "lineward-pull@$STATION" 2>/dev/null ||
+    ! change "start lineward-pull@$STATION with the device from now on" ||
+    systemctl --quiet enable "lineward-pull@$STATION"
 }
 
 # What lies on the device now, which may be another bundle than the archive's, with the keys that the device trusts now.

@@ -452,6 +452,48 @@ def test_a_bundle_for_slots_is_packed_apart(station, tmp_path):
     assert "SLOTS='1=tiny.lineward'" in facts
 
 
+FLEET = """[fleet]
+repository = "https://bundles.plant.example"
+root = "root.json"
+products = { 1 = "tiny part" }
+"""
+
+
+def test_a_station_that_pulls_bundles_gets_what_that_takes(station, tmp_path):
+    slots = STATION.replace('"tiny.lineward"', '"/var/lib/lineward/line-3/slots/tiny"')
+    station.file.write_text(slots + FLEET)
+    (station.file.parent / "root.json").write_bytes(b'{"signatures": [], "signed": {"_type": "root"}}')
+    house = tmp_path / "house"
+    house.mkdir()
+    own = make_wheel(house, "lineward", "9", requires=['tuf; extra == "fleet"'])
+    make_wheel(house, "tuf")
+    make_wheel(house, "pip")
+    write_image(tmp_path / "x.tar.gz", HERE, station, wheel=own, wheelhouse=house)
+    with tarfile.open(tmp_path / "x.tar.gz") as archive:
+        names = {name.removeprefix("lineward-line-3/") for name in archive.getnames()}
+        facts = archive.extractfile("lineward-line-3/image").read().decode()
+    units = "device/etc/systemd/system/lineward-pull@"
+    assert {"device/etc/lineward/root.json", f"{units}.service", f"{units}line-3.service.d/device.conf"} <= names
+    assert any(name.startswith("wheelhouse/tuf-") for name in names)
+    assert "FLEET='yes'" in facts
+
+
+@pytest.mark.parametrize(
+    ("root", "message"),
+    [
+        (None, "root.json: cannot be read"),
+        (b"x", "not the root of a repository"),
+        (b'{"signed": {"_type": "targets"}}', "the targets list of a repository, not its root"),
+    ],
+)
+def test_a_root_that_is_none_is_refused(station, tmp_path, root, message):
+    station.file.write_text(STATION + FLEET)
+    if root is not None:
+        (station.file.parent / "root.json").write_bytes(root)
+    with pytest.raises(ProvisioningError, match=message):
+        write_image(tmp_path / "x.tar.gz", HERE, station, wheelhouse=tmp_path)
+
+
 def test_private_keys_are_never_packed(station, tmp_path):
     write(station.keys / "line.key", b"secret", 0o600)
     house = tmp_path / "house"
