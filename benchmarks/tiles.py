@@ -2,7 +2,7 @@
 
     python -m benchmarks.tiles
 
-A frame shows a tray of eight synthetic parts, each photographed with 1024 pixels. In defective frames one of the parts
+A frame shows a tray of 32 synthetic parts, each photographed with 512 pixels. In defective frames one of the parts
 has a dark spot. Both bundles have the same input, rows and position 0; one sees each frame as one input, the other as
 2x4 tiles.
 """
@@ -29,17 +29,18 @@ from lineward.runtime.images import write_png
 from lineward.runtime.inspection import Verdict
 from lineward.runtime.inspector import Inspector
 
-SIDE, ROWS, COLUMNS = 1024, 2, 4
-PARTS = 48
+SIDE, ROWS, COLUMNS = 512, 4, 8
+TILES = (2, 4)
+PARTS = 80
 """Different parts; the first half is learned from, the other judges."""
-TRAIN, TEST = 40, 12
+TRAIN, TEST = 30, 10
 SPOTS = (24, 48)
 """Diameters of the spots, in pixels of the frame."""
 DARKER = 60
 """Grey levels of 255 that a spot is darker than the part."""
 NEAR = 64
 """Pixels of the frame that the map's maximum may lie from the middle of a spot that it is said to have found."""
-WHOLE = Recipe(position=0.0, false_reject_rate=0.1, threshold_method="split")
+WHOLE = Recipe(rows=2048, position=0.0, false_reject_rate=0.1, threshold_method="split")
 Picture = NDArray[np.uint8]
 
 
@@ -65,15 +66,14 @@ def main() -> None:
             write_png(paths[-1], _tray(learned, random))
         good = [_tray(apart, random) for _ in range(TEST)]
         spotted = {size: [_spotted(_tray(apart, random), size, random) for _ in range(TEST)] for size in SPOTS}
-        ways = {"whole": WHOLE, "tiles 2x4": replace(WHOLE, tiles=(ROWS, COLUMNS))}
+        ways = {"whole": WHOLE, "tiles 2x4": replace(WHOLE, tiles=TILES)}
         figures = {}
         for name, recipe in ways.items():
             bundle = decode_bundle(train(paths, "tray", recipe=recipe, progress=progress), name)
             figures[name] = _judged(bundle, good, spotted)
             print(name, figures[name], flush=True)
-    frames = (
-        f"{TRAIN} good frames of {COLUMNS * SIDE}x{ROWS * SIDE} learned from; {TEST} good ones and {TEST} a spot judged"
-    )
+    size = f"{COLUMNS * SIDE}x{ROWS * SIDE} pixels"
+    frames = f"{size}; {TRAIN} good ones learned from, {TEST} good ones and {TEST} of each spot judged"
     write_results("tiles", "python -m benchmarks.tiles", {"frames": frames, "darker_by": DARKER, **figures})
 
 
