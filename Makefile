@@ -71,6 +71,7 @@ benchmarks: $(VENV)/.development
 	$(BIN)/python -m benchmarks.hostile
 	$(BIN)/python -m benchmarks.precision
 	$(BIN)/python -m benchmarks.station
+	$(BIN)/python -m benchmarks.tiles
 	$(BIN)/python -m benchmarks.training_memory
 	$(BIN)/python -m benchmarks.calibration $${LINEWARD_DATA:-../shared/data}/mvtec_ad_384
 	$(BIN)/python -m benchmarks.adaptation $${LINEWARD_DATA:-../shared/data}/mvtec_ad_384
