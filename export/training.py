@@ -57,6 +57,7 @@ from lineward.runtime.inspector import Inspector
 from lineward.runtime.manifest import (
     FORMAT,
     MOST_PATCHES,
+    MOST_PIXELS,
     MOST_TILES,
     Golden,
     Grid,
@@ -242,9 +243,10 @@ def _check_tiles(recipe: Recipe) -> None:
             "the place of a patch in a tile is not its place in the frame", do="choose --position 0 with --tiles"
         )
     assert recipe.cut is not None
-    if not recipe.cut.fit(recipe.patches, recipe.patches):
+    if not recipe.cut.fit(recipe.patches, recipe.patches, recipe.size**2):
         raise TrainingError(
-            f"{rows}x{columns} tiles of {recipe.patches} patches make more than {MOST_PATCHES} patches a side",
+            f"{rows}x{columns} tiles of {recipe.size} pixels make more than {MOST_PATCHES} patches a side or "
+            f"{MOST_PIXELS} pixels",
             do="choose fewer tiles, or a smaller --size",
         )
 
