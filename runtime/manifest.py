@@ -77,7 +77,7 @@ class Tiles(Record, frozen=True):
         return down, self.columns * (columns - self.overlap_columns) + self.overlap_columns
 
     def fit(self, rows: int, columns: int, pixels: int) -> bool:
-        """Whether tiles of so many patches and pixels overlap by no more than half, and are not too much for a device."""
+        """Whether tiles of so many patches and pixels overlap by half or less, and are not too much for a device."""
         overlap = 2 * self.overlap_rows <= rows and 2 * self.overlap_columns <= columns
         small = max(self.patches(rows, columns)) <= MOST_PATCHES
         return overlap and small and self.rows * self.columns * pixels <= MOST_PIXELS
