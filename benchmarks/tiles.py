@@ -2,7 +2,7 @@
 
     python -m benchmarks.tiles
 
-A frame shows a tray of 32 synthetic parts, each photographed with 512 pixels. In defective frames one of the parts
+A frame shows a tray of 128 synthetic parts, each photographed with 256 pixels. In defective frames one of the parts
 has a dark spot. Both bundles have the same input, rows and position 0; one sees each frame as one input, the other as
 2x4 tiles.
 """
@@ -29,18 +29,18 @@ from lineward.runtime.images import write_png
 from lineward.runtime.inspection import Verdict
 from lineward.runtime.inspector import Inspector
 
-SIDE, ROWS, COLUMNS = 512, 4, 8
+SIDE, ROWS, COLUMNS = 256, 8, 16
 TILES = (2, 4)
-PARTS = 80
+PARTS = 60
 """Different parts; the first half is learned from, the other judges."""
-TRAIN, TEST = 30, 10
+TRAIN, TEST = 14, 8
 SPOTS = (24, 48)
 """Diameters of the spots, in pixels of the frame."""
 DARKER = 60
 """Grey levels of 255 that a spot is darker than the part."""
 NEAR = 64
 """Pixels of the frame that the map's maximum may lie from the middle of a spot that it is said to have found."""
-WHOLE = Recipe(rows=2048, position=0.0, false_reject_rate=0.1, threshold_method="split")
+WHOLE = Recipe(rows=1024, position=0.0, false_reject_rate=0.2, threshold_method="split")
 Picture = NDArray[np.uint8]
 
 
@@ -84,7 +84,7 @@ def _rendered(seed: int, advance: Any) -> Picture:
 
 
 def _tray(parts: Sequence[Picture], random: np.random.Generator) -> Picture:
-    chosen = [parts[i] for i in random.choice(len(parts), ROWS * COLUMNS, replace=False)]
+    chosen = [parts[i] for i in random.choice(len(parts), ROWS * COLUMNS)]
     rows = [np.concatenate(chosen[row * COLUMNS : (row + 1) * COLUMNS], axis=1) for row in range(ROWS)]
     return np.concatenate(rows)
 
