@@ -9,7 +9,7 @@ from lineward.export.training import Recipe
 
 DEFAULT_PRESET = "balanced"
 PRESETS = {
-    "fast": Recipe(size=256, rows=1024),
+    "fast": Recipe(size=256, rows=2048),
     DEFAULT_PRESET: Recipe(),
     "accurate": Recipe(rows=16384),
 }

@@ -75,7 +75,11 @@ class FeatureStatistics:
         self._sampled += len(chosen)
 
     def whitening(self, shrinkage: float, dimensions: int | None = None) -> Whitening:
-        """Whitening of the covariance's eigenvectors by 1 / sqrt(eigenvalue + shrinkage * mean eigenvalue).
+        """Whitening of the covariance's eigenvectors by 1 / sqrt(eigenvalue + shrinkage * mean eigenvalue), rotated.
+
+        A rotation changes no distance and no inner product. This one makes the matrix lower triangular, with a diagonal
+        of 0 or more: a coordinate depends on no channel before it, so the trailing coordinates on the trailing channels
+        alone.
 
         Args:
             shrinkage: in mean eigenvalues; the larger, the closer to a plain rotation.
@@ -91,11 +95,11 @@ class FeatureStatistics:
         if not 1 <= kept <= channels:
             raise TrainingError(f"{kept} dimensions cannot be kept of {channels}", do=f"choose from 1 to {channels}")
         values, vectors = np.linalg.eigh(self._scatter / self._count)
-        values, vectors = values[::-1].clip(min=0), _fix_signs(vectors[:, ::-1])
+        values, vectors = values[::-1].clip(min=0), vectors[:, ::-1]
         if not values[0] > 0:
             raise TrainingError("the features of all patches are equal", do="pass images that show the part")
         matrix = vectors[:, :kept] / np.sqrt(values[:kept] + shrinkage * values.mean())
-        return Whitening(self._mean.astype(np.float32), np.ascontiguousarray(matrix, dtype=np.float32))
+        return Whitening(self._mean.astype(np.float32), np.ascontiguousarray(_triangular(matrix), dtype=np.float32))
 
     def lift(self, whitening: Whitening, tau: float, position: float) -> Lift:
         """A lift whose constant is tau, and whose position is `position`, median norms of whitened patches."""
@@ -103,8 +107,7 @@ class FeatureStatistics:
         return Lift(float(tau * median), float(position * median))
 
 
-def _fix_signs(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Eigenvectors are known but for their sign: make the largest component positive, on every machine."""
-    largest = np.abs(vectors).argmax(0)
-    signs: NDArray[np.float64] = np.sign(vectors[largest, np.arange(vectors.shape[1])])
-    return vectors * signs
+def _triangular(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A matrix times the rotation or reflection that makes it lower triangular with a diagonal of 0 or more."""
+    _, upper = np.linalg.qr(matrix.T)
+    return np.asarray(upper.T * np.where(np.diagonal(upper) < 0, -1, 1), dtype=np.float64)

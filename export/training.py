@@ -194,7 +194,7 @@ def train(
     check_identity(product, version)
     plan = plan_calibration(images, held_out, recipe.promise)
     backbone = load_backbone(recipe.backbone, recipe.weights)
-    backbone.check_levels(recipe.levels)
+    backbone.channels(recipe.levels)  # refuses levels that the network has not
     _check_tiles(recipe)
     bank, apart = ([path for path, _ in chosen] for chosen in (plan.bank, plan.held_out))
     sight = _sight(recipe, bank[0])
@@ -310,16 +310,16 @@ def _learn(paths: Sequence[Path], backbone: Backbone, recipe: Recipe, sight: _Si
         statistics = _gather(features, pixels, sight.view, progress)
         whitening = statistics.whitening(recipe.shrinkage, recipe.dimensions)
         head = EmbeddingHead(whitening, statistics.lift(whitening, recipe.tau, recipe.position), recipe.patches)
-        grid = Grid(recipe.patches, recipe.patches, head.dimensions)
-        embedding = export_embedding(EmbeddingGraph(features, head), recipe.size)
-        bank = _bank(embedding, grid, pixels, sight.view, recipe, progress)
+        graph = EmbeddingGraph(features, head)
+        embedding = export_embedding(graph, recipe.size)
+        bank = _bank(embedding, graph.grid, pixels, sight.view, recipe, progress)
         looks = [look(np.concatenate(inputs)) for inputs in pixels]
     tensor = encode_tensor(BANK_TENSOR, bank)
     offset = len(tensor) - bank.nbytes
-    members = {EMBEDDING: embedding, BANK: tensor, SIMILARITY: similarity_graph(grid, len(bank), offset)}
+    members = {EMBEDDING: embedding, BANK: tensor, SIMILARITY: similarity_graph(graph.grid, len(bank), offset)}
     if sight.view.region is not None:
         members[REGION] = encode_region(sight.view.region)
-    return _Learned(sight, grid, len(bank), members, looks)
+    return _Learned(sight, graph.grid, len(bank), members, looks)
 
 
 def _judge_folds(

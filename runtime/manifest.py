@@ -42,18 +42,33 @@ class Member(Record, frozen=True):
     size: Annotated[int, Meta(ge=0, le=1 << 31)]
 
 
-class Grid(Record, frozen=True):
+class Split(Record, frozen=True):
+    """What the embeddings of a square block of patches share, since coarser feature levels are repeated over it.
+
+    Attributes:
+        own: leading coordinates of an embedding that are the patch's own. The others are, but for one factor a patch,
+            those of its block; the last comes from a constant greater than 0.
+        block: patches from side to side of a block.
+    """
+
+    own: Count
+    block: Annotated[int, Meta(ge=2, le=64)]
+
+
+class Grid(Record, frozen=True, omit_defaults=True):
     """The patches of one input of the graph.
 
     Attributes:
         rows: patches from top to bottom.
         columns: patches from left to right.
         dimensions: length of a patch embedding.
+        split: what neighbouring patches share; None where they share nothing.
     """
 
     rows: Patches
     columns: Patches
     dimensions: Count
+    split: Split | None = None
 
 
 class Tiles(Record, frozen=True):

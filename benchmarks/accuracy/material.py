@@ -145,7 +145,7 @@ def _load(samples: tuple[Sample, ...], backbone: Backbone, setting: Setting, nam
     folder = CACHE / hashlib.sha256("\n".join(key).encode()).hexdigest()[:16]
     if not (folder / "complete").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _embed(samples, FeatureGraph(backbone, setting.levels), spec, folder, name, progress)
+        _embed(samples, FeatureGraph(backbone, setting.levels, "bilinear"), spec, folder, name, progress)
         (folder / "complete").touch()
     return Images(samples, np.load(folder / "pixels.npy", "r"), np.load(folder / "features.npy", "r"))
 

@@ -35,18 +35,20 @@ class Backbone:
     std: tuple[float, float, float]
     weights_sha256: str
 
-    def check_levels(self, levels: Sequence[int]) -> None:
-        """Check that the network gives these strides.
+    def channels(self, levels: Sequence[int]) -> tuple[int, ...]:
+        """Channels of each of these strides, the finest first.
 
         Raises:
-            TrainingError: it does not, or there are none.
+            TrainingError: the network does not give them, or there are none.
         """
         with torch.no_grad():
-            offered = sorted(self.network(torch.zeros(1, 3, 64, 64)))
+            maps = self.network(torch.zeros(1, 3, 64, 64))
+        offered = sorted(maps)
         if not levels or not set(levels) <= set(offered) or len(set(levels)) < len(levels):
             raise TrainingError(
                 f"{self.name} has no feature levels {list(levels)}", do=f"choose from the strides {offered}, each once"
             )
+        return tuple(maps[stride].shape[1] for stride in sorted(levels))
 
 
 def load_backbone(name: str = DEFAULT, weights: Path | None = None) -> Backbone:

@@ -157,7 +157,8 @@ class Renewal:
         self._old, self._on_trial = job, on_trial
         trial = f"; on trial for {self._trial.parts} parts" if self._trial.parts and not slot.proven else ""
         took = time.monotonic() - began
-        self._station.event("bundle_changed", f"job {job.number}: version {slot.version}, in {took:.2f} s{trial}")
+        why = f" {state.history[-1].change}, {state.history[-1].why}" if state.history else ""
+        self._station.event("bundle_changed", f"job {job.number}: version {slot.version}{why}; in {took:.2f} s{trial}")
 
     # The trial.
 

@@ -62,7 +62,8 @@ def test_the_new_shade_is_accepted_and_the_old_one_still_is(before: Bundle, shad
     after = adapted.bundle
     fresh = parts(tmp_path / "fresh", range(200, 220), redder)
     assert np.mean(score(before, fresh) > before.manifest.threshold.value) > 0.9
-    assert np.mean(score(after, fresh) > after.manifest.threshold.value) < 0.5
+    # A threshold from four held-out images keeps a rate of 0.2 on average; its own is Beta(1, 4): 0.75 in 1 of 256.
+    assert np.mean(score(after, fresh) > after.manifest.threshold.value) < 0.75
     assert adapted.rejected_before > adapted.rejected_after
     assert (score(after, learned) <= score(before, learned) + 1e-5).all()
     assert after.manifest.threshold.value == max(before.manifest.threshold.value, adapted.own.value)

@@ -168,7 +168,7 @@ def test_a_timm_model_without_timm_names_the_extra(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("levels", [(), (7,), (8, 64), (8, 8)])
 def test_levels_that_the_network_has_not_are_refused(backbone: Backbone, levels: tuple[int, ...]):
     with pytest.raises(TrainingError, match="no feature levels") as caught:
-        backbone.check_levels(levels)
+        backbone.channels(levels)
     assert "[2, 4, 8, 16, 32]" in caught.value.do
 
 

@@ -17,7 +17,7 @@ from lineward.export.statistics import FeatureStatistics, Lift, Whitening
 from lineward.export.synthetic import render_part
 from lineward.runtime.engines.onnxruntime import EmbeddingSession
 from lineward.runtime.errors import TrainingError
-from lineward.runtime.manifest import Grid
+from lineward.runtime.manifest import Grid, Split
 
 Images = NDArray[np.uint8]
 CHANNELS = {4: 24, 8: 40, 16: 112, 32: 320}
@@ -44,9 +44,7 @@ class Fitted:
         return (fused - self.whitening.mean) @ self.whitening.matrix.astype(np.float64)
 
     def session(self) -> EmbeddingSession:
-        side = self.size // min(self.features.levels)
-        grid = Grid(side, side, self.graph.head.dimensions)
-        return EmbeddingSession(export_embedding(self.graph, self.size), grid)
+        return EmbeddingSession(export_embedding(self.graph, self.size), self.graph.grid)
 
 
 def parts(size: int, count: int = 3, first: int = 100) -> Images:
@@ -127,13 +125,13 @@ def test_the_lift_is_one_more_coordinate_before_normalising(fit, tau: float):
     np.testing.assert_allclose(fitted.embed(images), expected, atol=1e-5)
 
 
-def test_the_place_of_a_patch_is_two_more_coordinates_from_its_column_and_row(fit):
+def test_the_place_of_a_patch_is_two_coordinates_before_the_others_from_its_column_and_row(fit):
     fitted = fit(position=0.5)
     images = parts(64)
     whitened = fitted.whitened(images)
     places = np.array([[column * 2 - 7, row * 2 - 7] for row in range(8) for column in range(8)]) / 8
-    appended = np.column_stack([fitted.lift.position * places, np.full(64, fitted.lift.constant)])
-    lifted = np.concatenate([whitened, np.broadcast_to(appended, (3, 64, 3))], axis=2)
+    before = np.broadcast_to(fitted.lift.position * places, (3, 64, 2))
+    lifted = np.concatenate([before, whitened, np.full((3, 64, 1), fitted.lift.constant)], axis=2)
     expected = lifted / np.linalg.norm(lifted, axis=2, keepdims=True)
     np.testing.assert_allclose(fitted.embed(images), expected, atol=1e-5)
 
@@ -168,22 +166,69 @@ class _Levels(nn.Module):
         return self.levels
 
 
-def test_levels_are_pooled_brought_to_the_finest_grid_and_joined():
+def fused_and_levels(upsampling: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Fused features [8, 8, 5] of an image, and its levels: fine [1, 2, 8, 8], coarse [1, 3, 4, 4]."""
     generator = torch.Generator().manual_seed(0)
     fine, coarse = torch.randn(1, 2, 8, 8, generator=generator), torch.randn(1, 3, 4, 4, generator=generator)
     network = _Levels({8: fine, 16: coarse, 32: torch.zeros(1, 1, 2, 2)})
-    graph = FeatureGraph(Backbone("stub", network, (0, 0, 0), (1, 1, 1), ""), (16, 8))
-    fused = graph(torch.zeros(1, 64, 64, 3, dtype=torch.uint8)).reshape(8, 8, 5)
+    graph = FeatureGraph(Backbone("stub", network, (0, 0, 0), (1, 1, 1), ""), (16, 8), upsampling)
+    assert graph.channels == (2, 3)
+    return graph(torch.zeros(1, 64, 64, 3, dtype=torch.uint8)).reshape(8, 8, 5), fine, coarse
+
+
+@pytest.mark.parametrize("upsampling", ["nearest", "bilinear"])
+def test_the_finest_level_is_pooled_and_comes_first(upsampling: str):
+    fused, fine, _ = fused_and_levels(upsampling)
     # A neighbourhood reaches over the border, where there is nothing but zeros.
     padded = F.pad(fine, (1, 1, 1, 1))[0]
     around = torch.stack([padded[:, 2 + y, 4 + x] for y in range(3) for x in range(3)])
     torch.testing.assert_close(fused[2, 4, :2], around.mean(0))
     torch.testing.assert_close(fused[0, 0, :2], fine[0, :, :2, :2].sum((1, 2)) / 9)
-    # Between pixel centres, bilinear: fine row 3 lies a quarter before coarse row 1.25.
+
+
+def test_coarser_levels_are_pooled_and_repeated_over_the_patches_they_cover():
+    fused, _, coarse = fused_and_levels("nearest")
+    pooled = F.avg_pool2d(coarse, 3, 1, 1)[0].permute(1, 2, 0)
+    for row in range(8):
+        for column in range(8):
+            torch.testing.assert_close(fused[row, column, 2:], pooled[row // 2, column // 2], rtol=0, atol=0)
+
+
+def test_for_comparisons_coarser_levels_are_brought_bilinearly_to_the_finest_grid():
+    fused, _, coarse = fused_and_levels("bilinear")
+    # Between pixel centres: fine row 3 lies a quarter before coarse row 1.25.
     pooled = F.avg_pool2d(coarse, 3, 1, 1)[0]
     rows = pooled[:, 1] * 0.75 + pooled[:, 2] * 0.25
     torch.testing.assert_close(fused[3, 3, 2:], rows[:, 1] * 0.75 + rows[:, 2] * 0.25)
     torch.testing.assert_close(fused[0, 0, 2:], pooled[:, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("levels", "tau", "position", "dimensions", "split"),
+    [
+        ((8, 16), 3.0, 0.5, None, Split(42, 2)),
+        ((8, 16), 3.0, 0.0, None, Split(40, 2)),
+        ((8, 16), 3.0, 0.5, 64, Split(42, 2)),
+        ((32, 8), 3.0, 0.0, None, Split(40, 4)),
+        ((4, 8, 16), 3.0, 0.5, None, Split(26, 2)),
+        ((8, 16), 3.0, 0.5, 40, None),  # each of so few dimensions depends on the finest level
+        ((8,), 3.0, 0.5, None, None),
+        ((8, 16), 0.0, 0.5, None, None),  # no constant to read the factor off
+    ],
+)
+def test_what_patches_share_is_known_and_true(
+    fit, levels: tuple[int, ...], tau: float, position: float, dimensions: int | None, split: Split | None
+):
+    fitted = fit(64, levels, tau, position, dimensions)
+    side = 64 // min(levels)
+    assert fitted.graph.grid == Grid(side, side, fitted.graph.head.dimensions, split)
+    if split:
+        embeddings = fitted.embed(np.concatenate([parts(64), noise(64)])).astype(np.float64)
+        shared = (embeddings[..., split.own :] / embeddings[..., -1:]).reshape(6, side, side, -1)
+        for row in range(split.block):
+            for column in range(split.block):
+                patch = shared[:, row :: split.block, column :: split.block]
+                np.testing.assert_allclose(patch, shared[:, :: split.block, :: split.block], rtol=0, atol=2e-5)
 
 
 def test_images_are_normalised_channel_by_channel():

@@ -17,7 +17,7 @@ from lineward.export.embedding import EmbeddingGraph, EmbeddingHead, FeatureGrap
 from lineward.export.onnx_graphs import export_embedding
 from lineward.export.similarity_graph import similarity_graph
 from lineward.export.statistics import Lift, Whitening
-from lineward.runtime.bundle import BANK, BANK_TENSOR, EMBEDDING, SIMILARITY, Bundle, encode_tensor
+from lineward.runtime.bundle import BANK, BANK_TENSOR, EMBEDDING, SIMILARITY, Bundle
 from lineward.runtime.engines import OnnxRuntimeEngine
 from lineward.runtime.manifest import Grid
 
@@ -100,23 +100,6 @@ def test_the_similarity_points_at_exactly_the_bank(trained: Bundle):
     header = int.from_bytes(file[:8], "little")
     begin, end = json.loads(file[8 : 8 + header])[BANK_TENSOR]["data_offsets"]
     assert (8 + header + begin, 8 + header + end) == (offset, offset + length)
-
-
-@pytest.mark.parametrize(("rows", "dimensions", "side", "images"), [(1, 2, 1, 1), (64, 13, 8, 1), (257, 153, 4, 3)])
-def test_the_similarity_is_the_greatest_inner_product(
-    tmp_path: Path, rows: int, dimensions: int, side: int, images: int
-):
-    bank = unit_rows(rows, dimensions)
-    file = encode_tensor(BANK_TENSOR, bank)
-    model = similarity_graph(Grid(side, side, dimensions), rows, len(file) - bank.nbytes)
-    (tmp_path / BANK).write_bytes(file)
-    (tmp_path / SIMILARITY).write_bytes(model)
-    onnx.checker.check_model(tmp_path / SIMILARITY, full_check=True)
-    # onnxruntime finds the bank by itself beside the graph, in the place that the graph names.
-    session = onnxruntime.InferenceSession(tmp_path / SIMILARITY, providers=["CPUExecutionProvider"])
-    queries = unit_rows(images * side * side, dimensions, seed=1)
-    (given,) = session.run(None, {"embeddings": queries.reshape(images, side * side, dimensions)})
-    np.testing.assert_allclose(given, (queries @ bank.T).max(1), rtol=0, atol=1e-6)
 
 
 def test_the_engine_gives_one_minus_the_greatest_cosine(trained: Bundle):

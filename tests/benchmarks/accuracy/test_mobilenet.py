@@ -22,7 +22,7 @@ def test_weights_are_loaded(tmp_path: Path):
     torch.save(MobileNetV2().state_dict(), tmp_path / "weights.pt")
     backbone = load_mobilenet(tmp_path / "weights.pt")
     assert not backbone.network.training
-    backbone.check_levels((8, 16))
+    backbone.channels((8, 16))
     for name, tensor in torch.load(tmp_path / "weights.pt", weights_only=True).items():
         assert torch.equal(backbone.network.state_dict()[name], tensor)
 

@@ -45,7 +45,14 @@ class StationProcess:
     """`lineward run` on a station file in a folder; its state lies in `state` there."""
 
     def __init__(
-        self, folder: Path, bundle: Path, camera: str = REPLAY, plc: str = "", more: str = "", wire: str = ""
+        self,
+        folder: Path,
+        bundle: Path,
+        camera: str = REPLAY,
+        plc: str = "",
+        more: str = "",
+        wire: str = "",
+        name: str = "faults",
     ) -> None:
         self.folder = folder / "state"
         self.port, self.health = free_port(), free_port()
@@ -57,7 +64,7 @@ class StationProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._file.write_text(
             f"""\
-name = "faults"
+name = "{name}"
 folder = "{self.folder}"
 deadline = "2s"
 {more}

@@ -75,7 +75,8 @@ def test_what_is_active_is_taken(watched):
     watched.renewal.look()
     watched.renewal.look()
     assert watched.version == 2
-    assert watched.station.names == ["bundle_changed"]
+    ((name, detail),) = watched.station.events
+    assert (name, detail.partition(";")[0]) == ("bundle_changed", "job 1: version 2 deployed, from offered.lineward")
     assert watched.opened == [1, 2]
 
 
