@@ -204,7 +204,7 @@ def train(
     bundle = decode_bundle(encode_bundle(draft, learned.members), "the new bundle")
     inspector = Inspector(bundle)
     if not plan.folds:
-        judged = _judge(inspector, sight, apart, "score held-out images", progress)
+        judged = _judge(inspector, apart, sight, "score held-out images", progress)
     scores = [judgement.score for judgement in judged]
     threshold = _threshold(scores, plan, recipe)
     if defects:
@@ -334,7 +334,7 @@ def _judge_folds(
             learned = _learn(others, backbone, recipe, sight, progress)
             draft = _draft("fold", 1, recipe, learned, backbone, plan)
             inspector = Inspector(decode_bundle(encode_bundle(draft, learned.members), "a fold"))
-            judged = _judge(inspector, sight, [paths[i] for i in fold], "score the fold", progress)
+            judged = _judge(inspector, [paths[i] for i in fold], sight, "score the fold", progress)
             judgements.update(zip(fold.tolist(), judged, strict=True))
             advance(1)
     return [judgements[i] for i in range(len(judgements))]
@@ -433,7 +433,7 @@ def _draft(product: str, version: int, recipe: Recipe, learned: _Learned, backbo
 
 
 def _judge(
-    inspector: Inspector, sight: _Sight, paths: Sequence[Path], step: str, progress: Progress
+    inspector: Inspector, paths: Sequence[Path], sight: _Sight, step: str, progress: Progress
 ) -> list[_Judgement]:
     """Inspect as the device will."""
     judgements = []
@@ -459,7 +459,7 @@ def _with_escapes(
     threshold: Threshold, inspector: Inspector, sight: _Sight, defects: Sequence[Path], progress: Progress
 ) -> Threshold:
     distinct = distinct_images(defects)
-    judged = _judge(inspector, sight, [path for path, _ in distinct], "score defective parts", progress)
+    judged = _judge(inspector, [path for path, _ in distinct], sight, "score defective parts", progress)
     escapes = escapes_at(
         [judgement.score for judgement in judged], threshold.value, fingerprint(digest for _, digest in distinct)
     )
