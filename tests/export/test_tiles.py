@@ -33,11 +33,21 @@ HEIGHT, WIDTH = 112, 160  # what the tiles show of a frame this large is the fra
 SIDE = 64
 
 
-def tray(seed: int) -> Frame:
+def parts(seed: int) -> Frame:
     """Six parts beside each other, as a camera with many pixels would see them."""
-    parts = [render_part(6 * seed + i, size=64).image for i in range(6)]
-    rows = [np.concatenate(parts[row * 3 : row * 3 + 3], axis=1) for row in range(2)]
+    images = [render_part(6 * seed + i, size=64).image for i in range(6)]
+    rows = [np.concatenate(images[row * 3 : row * 3 + 3], axis=1) for row in range(2)]
     return np.ascontiguousarray(np.concatenate(rows)[:HEIGHT, :WIDTH])
+
+
+def tray(seed: int) -> Frame:
+    """The parts, moved any distance: any look of them may lie anywhere in a tile."""
+    return moved(parts(seed), *np.random.default_rng(seed).integers((HEIGHT, WIDTH)))
+
+
+def moved(frame: Frame, down: int, right: int) -> Frame:
+    """What leaves the frame comes in on the other side."""
+    return np.roll(frame, (down, right), axis=(0, 1))
 
 
 def write(folder: Path, seeds: range) -> list[Path]:
@@ -103,11 +113,11 @@ def test_good_frames_pass_and_spots_are_found_where_they_are(inspector: Inspecto
 
 
 def test_a_spot_across_a_border_peaks_as_in_the_middle_of_a_tile(inspector: Inspector):
-    """Tiles meet at row 56 and at columns 56 and 104 of the frame."""
-    frames = [tray(seed) for seed in range(60, 72)]
+    """Tiles meet at row 56 and at columns 56 and 104 of the frame; what is moved there is the same part and spot."""
+    frames = [spotted(parts(seed), 32, 32) for seed in range(60, 72)]
 
     def peak(y: int, x: int) -> float:
-        return float(np.mean([inspector.inspect(spotted(frame, y, x)).score for frame in frames]))
+        return float(np.mean([inspector.inspect(moved(frame, y - 32, x - 32)).score for frame in frames]))
 
     middle = np.mean([peak(30, 32), peak(30, 80), peak(84, 80)])
     for border in ((56, 32), (30, 56), (30, 104), (56, 56), (56, 104)):
