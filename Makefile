@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALL_PEERS := install --quiet --disable-pip-version-check --constraint build/constraints-peers.txt
 INSTALL_TIMM := install --quiet --disable-pip-version-check torch==2.14.1 torchvision==0.29.1 timm==1.0.31 anomalib==2.7.0
 # mypy follows only strict editable installs, which list the files: a new or removed one means to install again.
 EDITABLE := --config-settings editable_mode=strict --editable
@@ -15,7 +16,7 @@ EDITABLE := --config-settings editable_mode=strict --editable
 GENICAM := $(shell pkg-config --exists gobject-introspection-1.0 cairo 2>/dev/null && echo ,genicam)
 FOLDERS := $(shell find runtime calibration export -type d -not -name __pycache__)
 
-.PHONY: demo test check test-pythons test-timm test-arm64 test-image-arm64 test-gpu-emulated test-tensorrt kernel benchmarks tables outliers clean
+.PHONY: demo test check test-pythons test-timm test-arm64 test-image test-image-arm64 test-gpu-emulated test-tensorrt kernel benchmarks tables outliers peers clean
 
 demo: $(VENV)/.workstation
 	$(BIN)/lineward demo $(if $(DATA),--data $(DATA))
@@ -40,6 +41,10 @@ test-timm: $(VENV)-timm/.timm
 # The device's runtime on 64-bit Arm, emulated; needs root, and skips by name what is missing.
 test-arm64:
 	PYTHON=$(PYTHON) tests/arm64.sh
+
+# An archive of `lineward image` installed on this machine, as root, with no network and nothing left behind.
+test-image: $(VENV)/.development
+	PYTHON=$(abspath $(BIN))/python tests/image_x86_64.sh
 
 # An archive of `lineward image` installed on 64-bit Arm, emulated, with no network; after `make test-arm64`.
 test-image-arm64: $(VENV)/.development
@@ -69,9 +74,15 @@ benchmarks: $(VENV)/.development
 	$(BIN)/python -m benchmarks.drift.dependence
 	$(BIN)/python -m benchmarks.graphs
 	$(BIN)/python -m benchmarks.hostile
+	$(BIN)/python -m benchmarks.power_cuts
 	$(BIN)/python -m benchmarks.precision
+	$(BIN)/python -m benchmarks.similarity
 	$(BIN)/python -m benchmarks.station
+<<<<<<< HEAD
 	$(BIN)/python -m benchmarks.tiles
+=======
+	$(BIN)/python -m benchmarks.throughput
+>>>>>>> origin/main
 	$(BIN)/python -m benchmarks.training_memory
 	$(BIN)/python -m benchmarks.calibration $${LINEWARD_DATA:-../shared/data}/mvtec_ad_384
 	$(BIN)/python -m benchmarks.adaptation $${LINEWARD_DATA:-../shared/data}/mvtec_ad_384
@@ -83,6 +94,11 @@ tables: $(VENV)/.development
 # What defects slipped into the training set do to each system; goes on where it stopped, as `tables`.
 outliers: $(VENV)/.development
 	$(BIN)/python -m benchmarks.accuracy.outliers $(DATA)
+
+# Lineward and its peers side by side, in an environment of their own (about 7 GB: anomalib needs torchvision); leave the
+# machine alone meanwhile. Two variables that slow a current numpy down are left out.
+peers: $(VENV)-peers/.peers
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(VENV)-peers/bin/python -W ignore -m benchmarks.peers
 
 clean:
 	rm -rf $(VENV) $(VENV)-* build dist demo *.egg-info
@@ -118,6 +134,13 @@ $(VENV)-gpu/.gpu: pyproject.toml constraints.txt $(FOLDERS)
 $(VENV)-tensorrt/.tensorrt: pyproject.toml constraints.txt $(FOLDERS)
 	test -x $(VENV)-tensorrt/bin/python || $(PYTHON) -m venv $(VENV)-tensorrt
 	$(VENV)-tensorrt/bin/pip $(INSTALL) $(EDITABLE) '.[dev]' onnx tensorrt-rtx-cu13==1.7.1.116
+	touch $@
+
+$(VENV)-peers/.peers: pyproject.toml constraints.txt benchmarks/peers/constraints.txt $(FOLDERS)
+	test -x $(VENV)-peers/bin/python || $(PYTHON) -m venv $(VENV)-peers
+	mkdir -p build
+	grep -v -e '^torch==' -e '^onnxruntime==' constraints.txt | cat - benchmarks/peers/constraints.txt >build/constraints-peers.txt
+	$(VENV)-peers/bin/pip $(INSTALL_PEERS) anomalib faiss-cpu openvino torchvision $(EDITABLE) '.[export,benchmarks]'
 	touch $@
 
 $(VENV)-timm/.timm: pyproject.toml $(FOLDERS)

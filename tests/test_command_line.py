@@ -124,6 +124,23 @@ def test_csv_has_the_same_columns_and_values(lineward, tiny_path: Path, line: Pa
     ]
 
 
+def test_several_images_at_a_time_give_the_same_rows_and_pictures(
+    lineward, tiny_path: Path, line: Path, tmp_path: Path
+):
+    for number in range(12):
+        shutil.copy(line / ("good.png" if number % 3 else "bad.png"), line / f"{number:02d}.png")
+    (line / "05.png").write_bytes(b"no image")
+    told = {}
+    for jobs in (1, 3):
+        pictures = tmp_path / f"pictures-{jobs}"
+        words = ("--format", "jsonl", "--jobs", jobs, "--threads", 1, "--overlays", pictures)
+        out = lineward("inspect", tiny_path, line, *words)
+        rows = [{**json.loads(row), "milliseconds": None} for row in out.out.splitlines()]
+        told[jobs] = (out.code, out.err, rows, {p.name: p.read_bytes() for p in sorted(pictures.iterdir())})
+    assert told[1] == told[3]
+    assert (told[3][0], len(told[3][2]), len(told[3][3])) == (FAILED, 14, 13)
+
+
 def test_the_table_shows_verdict_and_reason_on_the_row_of_the_image(lineward, tiny_path: Path, line: Path):
     out = lineward("inspect", tiny_path, line).out
     good, bad = (next(text for text in out.splitlines() if name in text) for name in ("good.png", "bad.png"))
@@ -316,6 +333,7 @@ def test_images_that_are_not_there_are_named(lineward, tiny_path: Path, tmp_path
         ["train", "x", "--rows", "many"],
         ["inspect", "b", "i", "--format", "xml"],
         ["inspect", "b", "i", "--threads", "0"],
+        ["inspect", "b", "i", "--jobs", "0"],
         ["info", "b", "c"],
     ],
 )
@@ -621,7 +639,9 @@ sys.meta_path.insert(0, Blocker())
 @pytest.mark.parametrize("command", [command.name for command in COMMANDS if command.extra == "export"])
 def test_a_device_is_told_which_extra_a_workstation_command_needs(command: str, tmp_path: Path):
     two = [tmp_path, tmp_path]
-    words = {"demo": ["-o", tmp_path / "demo"], "train": [tmp_path], "evaluate": two, "adapt": two}[command]
+    one = [tmp_path]
+    alone = {"train": one, "report": one, "tune": [tmp_path, "--budget", "1s"]}
+    words = {"demo": ["-o", tmp_path / "demo"], "evaluate": two, "adapt": two, **alone}[command]
     told = process(command, *words, before=BLOCK)
     assert told.code == FAILED
     assert "pip install 'lineward[export]'" in told.err

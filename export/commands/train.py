@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from lineward.export.bank import METHODS as BANK_METHODS
+from lineward.export.conversion import PRECISIONS
 from lineward.export.datasets import open_dataset, readable
 from lineward.export.held_out import AUTO, METHODS, images_to_hold_out
 from lineward.export.presets import DEFAULT_PRESET, PRESETS
@@ -15,6 +16,7 @@ from lineward.export.training import Recipe, train
 from lineward.runtime.bundle import decode_bundle, write_bundle
 from lineward.runtime.cli import PASSED
 from lineward.runtime.cli.console import ConsoleProgress, print_error, print_table
+from lineward.runtime.cli.info import describe_conversion
 from lineward.runtime.cli.promise import describe_threshold
 from lineward.runtime.errors import DataError
 
@@ -44,6 +46,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=METHODS,
         default=_DEFAULT.threshold_method,
         help="; ".join(f"{name}: {meaning}" for name, meaning in METHODS.items()) + " (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="of the embedding graph; "
+        + "; ".join(f"{name}: {meaning}" for name, meaning in PRECISIONS.items())
+        + f" (default: {_DEFAULT.precision})",
+    )
+    parser.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="DROP",
+        help="of image AUROC that a lower precision may cost, or there will be no bundle; on defects given, or planted "
+        f"into held-out good images (default: {_DEFAULT.max_drop})",
     )
     parser.add_argument(
         "--region",
@@ -106,8 +122,9 @@ def run(arguments: argparse.Namespace) -> int:
     )
     write_bundle(output, data)
     print(f"wrote {output} ({len(data) / 1e6:.1f} MB)")
-    threshold = decode_bundle(data, str(output)).manifest.threshold
-    print_table("", ("", ""), describe_threshold(threshold))
+    manifest = decode_bundle(data, str(output)).manifest
+    threshold = manifest.threshold
+    print_table("", ("", ""), [*describe_threshold(threshold), *describe_conversion(manifest.conversion)])
     if threshold.folds and recipe.threshold_method == AUTO:
         enough = images_to_hold_out(threshold.false_reject_rate)
         print(

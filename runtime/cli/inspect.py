@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lineward.runtime.calibration_file import read_calibration
+from lineward.runtime.bundle import Bundle
+from lineward.runtime.calibration_file import Calibration, read_calibration
 from lineward.runtime.cli import FAILED, PASSED, REJECTED, trusted_bundle
 from lineward.runtime.cli.console import ConsoleProgress, NoProgress, print_error, print_table
 from lineward.runtime.engines import ENGINES, open_engine
@@ -22,6 +23,7 @@ from lineward.runtime.images import find_images, read_image, write_png
 from lineward.runtime.inspection import Inspection, Reason, Verdict, rejected_without_score
 from lineward.runtime.inspector import Inspector
 from lineward.runtime.overlay import draw_overlay
+from lineward.runtime.pipeline import in_order
 
 COLUMNS = ("path", "score", "threshold", "verdict", "reason", "milliseconds")
 
@@ -49,46 +51,76 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overlays", type=Path, metavar="FOLDER", help="write pictures with heat map and contour here")
     parser.add_argument("--calibration", type=Path, metavar="FILE", help="this device's own, by `lineward calibrate`")
     parser.add_argument("--engine", choices=ENGINES, default="cpu", help="where to run (default: %(default)s)")
-    parser.add_argument("--threads", type=_positive, help="threads to use (default: every core this process may use)")
+    parser.add_argument(
+        "--jobs", type=_positive, help="images at a time (default: one a core; 1: each image as fast as can be)"
+    )
+    parser.add_argument("--threads", type=_positive, help="threads of each job (default: its share of the cores)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Inspect and print; an unreadable image is a rejected part, and makes the exit code 2."""
     bundle, _ = trusted_bundle.read(arguments)
     calibration = read_calibration(arguments.calibration, bundle) if arguments.calibration else None
-    inspector = Inspector(bundle, open_engine(bundle, arguments.engine, arguments.threads), calibration=calibration)
     paths = find_images(arguments.images)
+    inspectors = _open_inspectors(arguments, bundle, calibration, len(paths))
     overlays = _plan_overlays(paths, arguments.overlays) if arguments.overlays else {}
     with _progress(arguments.format).step("inspect images", len(paths)) as advance:
-        rows = inspect_files(inspector, paths, overlays, advance)
+        rows = inspect_files(inspectors, paths, overlays, advance)
         tally = _tally(_WRITERS[arguments.format](rows))
     passed, rejected, unreadable = tally
     if calibration:
-        applied, own = inspector.threshold.value, bundle.manifest.threshold.value
+        applied, own = inspectors[0].threshold.value, bundle.manifest.threshold.value
         print(f"threshold {applied:.4f} by {arguments.calibration} (the bundle's own: {own:.4f})", file=sys.stderr)
     print(f"{passed} passed, {rejected} rejected, {unreadable} of these unreadable", file=sys.stderr)
     return FAILED if unreadable else REJECTED if rejected else PASSED
 
 
 def inspect_files(
-    inspector: Inspector, paths: Sequence[Path], overlays: Mapping[Path, Path], advance: Callable[[int], None]
+    inspectors: Sequence[Inspector],
+    paths: Sequence[Path],
+    overlays: Mapping[Path, Path],
+    advance: Callable[[int], None],
 ) -> Iterator[Row]:
-    """Inspect files in turn, writing the overlay of each that has a place for one."""
-    for done, path in enumerate(paths, 1):
-        try:
-            frame = read_image(path)
-            inspection = inspector.inspect(frame)
-        except ImageError as error:
-            named = str(path) in error.what
-            print_error(str(error) if named else f"{path}: {error}")
-            inspection = rejected_without_score(Reason.IMAGE_UNREADABLE, inspector.threshold.value)
-        else:
-            if path in overlays:
-                _make_folder(overlays[path].parent)
-                write_png(overlays[path], draw_overlay(frame, inspection))
-        # A hundred thousand rows must not keep a hundred thousand maps and frames.
-        yield Row(path, dataclasses.replace(inspection, anomaly_map=None, pixels=None))
+    """Inspect files, several at a time where there are several inspectors; the rows come in the order of the files.
+
+    Args:
+        inspectors: of the same bundle.
+        paths: the files.
+        overlays: where the overlay of a file goes, for those that get one.
+        advance: told the files done.
+    """
+    for done, (row, error) in enumerate(in_order(inspectors, lambda i, path: _inspect(i, path, overlays), paths), 1):
+        if error is not None:
+            named = str(row.path) in error.what
+            print_error(str(error) if named else f"{row.path}: {error}")
+        yield row
         advance(done)
+
+
+def _inspect(inspector: Inspector, path: Path, overlays: Mapping[Path, Path]) -> tuple[Row, ImageError | None]:
+    """The row of a file, and why it has no score."""
+    try:
+        frame = read_image(path)
+        inspection = inspector.inspect(frame)
+    except ImageError as error:
+        return Row(path, rejected_without_score(Reason.IMAGE_UNREADABLE, inspector.threshold.value)), error
+    if path in overlays:
+        _make_folder(overlays[path].parent)
+        write_png(overlays[path], draw_overlay(frame, inspection))
+    # A hundred thousand rows must not keep a hundred thousand maps and frames.
+    return Row(path, dataclasses.replace(inspection, anomaly_map=None, pixels=None)), None
+
+
+def _open_inspectors(
+    arguments: argparse.Namespace, bundle: Bundle, calibration: Calibration | None, images: int
+) -> list[Inspector]:
+    """One for each job, each with its share of the cores; a single one where a device other than the CPU scores."""
+    cores = len(os.sched_getaffinity(0))
+    jobs = arguments.jobs or (cores // (arguments.threads or 1) if arguments.engine == "cpu" else 1)
+    jobs = max(1, min(jobs, images))
+    threads = arguments.threads or (max(1, cores // jobs) if jobs > 1 else None)
+    engines = (open_engine(bundle, arguments.engine, threads) for _ in range(jobs))
+    return [Inspector(bundle, engine, calibration=calibration) for engine in engines]
 
 
 def _plan_overlays(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
