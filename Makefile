@@ -78,11 +78,8 @@ benchmarks: $(VENV)/.development
 	$(BIN)/python -m benchmarks.precision
 	$(BIN)/python -m benchmarks.similarity
 	$(BIN)/python -m benchmarks.station
-<<<<<<< HEAD
 	$(BIN)/python -m benchmarks.tiles
-=======
 	$(BIN)/python -m benchmarks.throughput
->>>>>>> origin/main
 	$(BIN)/python -m benchmarks.training_memory
 	$(BIN)/python -m benchmarks.calibration $${LINEWARD_DATA:-../shared/data}/mvtec_ad_384
 	$(BIN)/python -m benchmarks.adaptation $${LINEWARD_DATA:-../shared/data}/mvtec_ad_384

@@ -448,14 +448,8 @@ def _judge_folds(
         others = [path for i, path in enumerate(paths) if i not in apart]
         with progress.step(f"fold {number} of {len(plan.folds)}", 1) as advance:
             learned = _learn(others, backbone, recipe, sight, progress)
-<<<<<<< HEAD
-            draft = _draft("fold", 1, recipe, learned, backbone, plan)
-            inspector = Inspector(decode_bundle(encode_bundle(draft, learned.members), "a fold"))
-            judged = _judge(inspector, [paths[i] for i in fold], sight, "score the fold", progress)
-=======
             inspector = Inspector(_packed(learned, plan, backbone, recipe))
-            judged = _judge(inspector, sight, [paths[i] for i in fold], "score the fold", progress)
->>>>>>> origin/main
+            judged = _judge(inspector, [paths[i] for i in fold], sight, "score the fold", progress)
             judgements.update(zip(fold.tolist(), judged, strict=True))
             advance(1)
     return [judgements[i] for i in range(len(judgements))]
