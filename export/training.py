@@ -85,6 +85,7 @@ from lineward.runtime.manifest import (
     Golden,
     Grid,
     Manifest,
+    MinimumArea,
     Origin,
     Score,
     Threshold,
@@ -96,6 +97,8 @@ from lineward.runtime.region import Region, encode_region
 from lineward.runtime.view import View
 
 _BATCH = 8
+AREA_LEVEL = 0.8
+"""What a large area must be above, as a share of the threshold, if nothing else is said."""
 _MOST_MAP = 2048
 """Pixels of the anomaly map's longer side, at most."""
 _SMOOTHING = 4 / 256
@@ -123,6 +126,7 @@ class Recipe:
         precision: of the embedding graph: see `conversion.PRECISIONS`.
         max_drop: of image AUROC, that a lower precision may cost.
         seed: seed of every random choice.
+        area: a second reason to reject; None: the greatest value of the map alone decides.
         region: what of the image counts, a mask image or a polygon: see `read_region`; None for all.
         tiles: rows and columns of tiles that a frame is cut into, each brought to `size`; None for the frame as one.
         overlap: of neighbouring tiles, as a share of a tile.
@@ -144,6 +148,7 @@ class Recipe:
     precision: str = FLOAT32
     max_drop: float = 0.01
     seed: int = 0
+    area: MinimumArea | None = None
     region: str | None = None
     tiles: tuple[int, int] | None = None
     overlap: float = 0.2
@@ -312,7 +317,14 @@ def _score(recipe: Recipe) -> Score:
     rows, columns = recipe.cut.patches(recipe.patches, recipe.patches) if recipe.cut else (recipe.patches,) * 2
     stride = min(recipe.levels)
     scale = min(1.0, _MOST_MAP / (max(rows, columns) * stride))
-    return Score(round(rows * stride * scale), round(columns * stride * scale), recipe.size * _SMOOTHING * scale)
+    height, width = round(rows * stride * scale), round(columns * stride * scale)
+    area = recipe.area
+    if area is not None and not (1 <= area.pixels <= height * width and 0 < area.level < 1):  # false for NaN too
+        raise TrainingError(
+            f"an area of {area.pixels} pixels above {area.level:g} of the threshold makes no sense",
+            do=f"choose 1 to {height * width} pixels of the map, and a share between 0 and 1 such as {AREA_LEVEL}",
+        )
+    return Score(height, width, recipe.size * _SMOOTHING * scale, area=area)
 
 
 @dataclass(frozen=True)
@@ -594,7 +606,7 @@ def _golden(bundle: Bundle, inspector: Inspector, frame: Frame) -> tuple[tuple[G
             image=f"golden/{name}.png",
             scores=f"golden/{name}.safetensors",
             preprocessed_sha256=bundle.view.sha256(image),
-            image_score=image_score(maps.anomaly_map(scores)),
+            image_score=image_score(maps.anomaly_map(scores), bundle.manifest.score.area),
         )
         records.append(record)
         members[record.image] = encode_png(image)

@@ -71,6 +71,18 @@ class Grid(Record, frozen=True, omit_defaults=True):
     split: Split | None = None
 
 
+class MinimumArea(Record, frozen=True):
+    """A second reason to reject: a connected area of the map that is large, if faint.
+
+    Attributes:
+        pixels: of the map; a blob of so many or more rejects the part.
+        level: that the blob lies above, as a share of the threshold.
+    """
+
+    pixels: Count
+    level: Rate
+
+
 class Tiles(Record, frozen=True):
     """How a frame is cut into inputs of the graph, which overlap (docs/region-and-tiles.md).
 
@@ -98,7 +110,7 @@ class Tiles(Record, frozen=True):
         return overlap and small and self.rows * self.columns * pixels <= MOST_PIXELS
 
 
-class Score(Record, frozen=True):
+class Score(Record, frozen=True, omit_defaults=True):
     """How patch scores become an anomaly map and an image score.
 
     Attributes:
@@ -106,12 +118,14 @@ class Score(Record, frozen=True):
         map_width: columns of the anomaly map.
         sigma: standard deviation of the Gaussian that smooths the map, in map pixels.
         image_score: how the map becomes one number: "max".
+        area: what else raises that number; None: nothing.
     """
 
     map_height: Pixels
     map_width: Pixels
     sigma: Annotated[float, Meta(gt=0, le=64)]
     image_score: str = IMAGE_SCORE
+    area: MinimumArea | None = None
 
 
 class Bound(Record, frozen=True):
