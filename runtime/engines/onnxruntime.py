@@ -120,6 +120,8 @@ def session_options(threads: int | None = None) -> Any:
     options.log_severity_level = _ERRORS_ONLY
     # Two sessions with spinning workers would burn each other's cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Q/DQ is computed as written: onnxruntime's INT8 kernels saturate on x86 without VNNI, and embeddings were far off.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options
 
 
