@@ -78,6 +78,7 @@ benchmarks: $(VENV)/.development
 	$(BIN)/python -m benchmarks.precision
 	$(BIN)/python -m benchmarks.similarity
 	$(BIN)/python -m benchmarks.station
+	$(BIN)/python -m benchmarks.tiles
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.training_memory
 	$(BIN)/python -m benchmarks.calibration $${LINEWARD_DATA:-../shared/data}/mvtec_ad_384

@@ -79,6 +79,7 @@ from lineward.runtime.inspector import Inspector
 from lineward.runtime.manifest import (
     FORMAT,
     MOST_PATCHES,
+    MOST_PIXELS,
     MOST_TILES,
     Conversion,
     Golden,
@@ -150,7 +151,7 @@ class Recipe:
     area: MinimumArea | None = None
     region: str | None = None
     tiles: tuple[int, int] | None = None
-    overlap: float = 0.1
+    overlap: float = 0.2
 
     @property
     def patches(self) -> int:
@@ -236,7 +237,7 @@ def train(
     bundle = decode_bundle(encode_bundle(draft, learned.members), "the new bundle")
     inspector = Inspector(bundle)
     if not plan.folds:
-        judged = _judge(inspector, sight, apart, "score held-out images", progress)
+        judged = _judge(inspector, apart, sight, "score held-out images", progress)
     scores = [judgement.score for judgement in judged]
     threshold = _threshold(scores, plan, recipe)
     if defects:
@@ -279,9 +280,10 @@ def _check_tiles(recipe: Recipe) -> None:
             "the place of a patch in a tile is not its place in the frame", do="choose --position 0 with --tiles"
         )
     assert recipe.cut is not None
-    if not recipe.cut.fit(recipe.patches, recipe.patches):
+    if not recipe.cut.fit(recipe.patches, recipe.patches, recipe.size**2):
         raise TrainingError(
-            f"{rows}x{columns} tiles of {recipe.patches} patches make more than {MOST_PATCHES} patches a side",
+            f"{rows}x{columns} tiles of {recipe.size} pixels make more than {MOST_PATCHES} patches a side or "
+            f"{MOST_PIXELS} pixels",
             do="choose fewer tiles, or a smaller --size",
         )
 
@@ -459,7 +461,7 @@ def _judge_folds(
         with progress.step(f"fold {number} of {len(plan.folds)}", 1) as advance:
             learned = _learn(others, backbone, recipe, sight, progress)
             inspector = Inspector(_packed(learned, plan, backbone, recipe))
-            judged = _judge(inspector, sight, [paths[i] for i in fold], "score the fold", progress)
+            judged = _judge(inspector, [paths[i] for i in fold], sight, "score the fold", progress)
             judgements.update(zip(fold.tolist(), judged, strict=True))
             advance(1)
     return [judgements[i] for i in range(len(judgements))]
@@ -561,7 +563,7 @@ def _draft(product: str, version: int, recipe: Recipe, learned: _Learned, backbo
 
 
 def _judge(
-    inspector: Inspector, sight: _Sight, paths: Sequence[Path], step: str, progress: Progress
+    inspector: Inspector, paths: Sequence[Path], sight: _Sight, step: str, progress: Progress
 ) -> list[_Judgement]:
     """Inspect as the device will."""
     judgements = []
@@ -587,7 +589,7 @@ def _with_escapes(
     threshold: Threshold, inspector: Inspector, sight: _Sight, defects: Sequence[Path], progress: Progress
 ) -> Threshold:
     distinct = distinct_images(defects)
-    judged = _judge(inspector, sight, [path for path, _ in distinct], "score defective parts", progress)
+    judged = _judge(inspector, [path for path, _ in distinct], sight, "score defective parts", progress)
     escapes = escapes_at(
         [judgement.score for judgement in judged], threshold.value, fingerprint(digest for _, digest in distinct)
     )

@@ -21,6 +21,8 @@ Count = Annotated[int, Meta(ge=1, le=1 << 24)]
 Pixels = Annotated[int, Meta(ge=8, le=8192)]
 MOST_PATCHES = 2048
 """Patches of a frame from side to side, at most."""
+MOST_PIXELS = 1 << 27
+"""Pixels of all tiles of a frame together, at most: more than those of a frame of 12k x 8k."""
 MOST_TILES = 32
 """Tiles of a frame from side to side, at most."""
 Patches = Annotated[int, Meta(ge=1, le=MOST_PATCHES)]
@@ -101,10 +103,11 @@ class Tiles(Record, frozen=True):
         down = self.rows * (rows - self.overlap_rows) + self.overlap_rows
         return down, self.columns * (columns - self.overlap_columns) + self.overlap_columns
 
-    def fit(self, rows: int, columns: int) -> bool:
-        """Whether tiles of so many patches overlap by no more than half, and make no more patches than are allowed."""
+    def fit(self, rows: int, columns: int, pixels: int) -> bool:
+        """Whether tiles of so many patches and pixels overlap by half or less, and are not too much for a device."""
         overlap = 2 * self.overlap_rows <= rows and 2 * self.overlap_columns <= columns
-        return overlap and max(self.patches(rows, columns)) <= MOST_PATCHES
+        small = max(self.patches(rows, columns)) <= MOST_PATCHES
+        return overlap and small and self.rows * self.columns * pixels <= MOST_PIXELS
 
 
 class Score(Record, frozen=True, omit_defaults=True):
@@ -426,9 +429,9 @@ def _check_known(manifest: Manifest, where: str) -> None:
             do="take the bundle again from where it was made",
         )
     grid, tiles = manifest.grid, manifest.tiles
-    if tiles is not None and not tiles.fit(grid.rows, grid.columns):
+    if tiles is not None and not tiles.fit(grid.rows, grid.columns, preprocessing.height * preprocessing.width):
         raise BundleError(
             f"{where}: {tiles.rows}x{tiles.columns} tiles of {grid.rows}x{grid.columns} patches overlap by more than "
-            f"half, or make more than {MOST_PATCHES} patches a side",
+            f"half, or make more than {MOST_PATCHES} patches a side or {MOST_PIXELS} pixels",
             do="take the bundle again from where it was made",
         )

@@ -328,6 +328,8 @@ def test_images_that_are_not_there_are_named(lineward, tiny_path: Path, tmp_path
         ["inspect"],
         ["train"],
         ["train", "x", "--bank-method", "best"],
+        ["train", "x", "--tiles", "2by3"],
+        ["train", "x", "--tiles", "2x"],
         ["train", "x", "--threshold-method", "best"],
         ["train", "x", "--rows", "many"],
         ["inspect", "b", "i", "--format", "xml"],
@@ -504,6 +506,9 @@ def test_a_product_is_called_after_its_folder(lineward, parts: Path, tmp_path: P
         (["--levels", "8", "8"], "each once"),
         (["--bundle-version", "0"], "bundle version 0"),
         (["--region", "nowhere.png"], "region nowhere.png: cannot be read"),
+        (["--tiles", "1x1"], "1x1 tiles make no sense"),
+        (["--tiles", "2x2", "--overlap", "0.7"], "an overlap of 0.7 makes no sense"),
+        (["--tiles", "2x2", "--position", "1"], "choose --position 0 with --tiles"),
         (["--region", "0,0 9,0 65,9"], "leaves the image"),
         (["--product", "x" * 129], "not a product's name"),
     ],
@@ -519,6 +524,13 @@ def test_training_on_a_region(lineward, parts: Path, tmp_path: Path):
     bundle = tmp_path / "b.lineward"
     assert lineward("train", parts, "-o", bundle, *ROWS, "--region", "0,0 0.5,0 0.5,0.5 0,0.5").code == PASSED
     assert "25.0% of the image counts" in lineward("info", bundle).out
+    assert lineward("verify", bundle).code == PASSED
+
+
+def test_training_with_tiles(lineward, parts: Path, tmp_path: Path):
+    bundle = tmp_path / "b.lineward"
+    assert lineward("train", parts, "-o", bundle, *ROWS, "--tiles", "2x3", "--overlap", "0.25").code == PASSED
+    assert "2x3, overlapping by 2x2 patches: 14x20 patches of an image" in lineward("info", bundle).out
     assert lineward("verify", bundle).code == PASSED
 
 
