@@ -30,10 +30,12 @@ class Contender:
     Attributes:
         make: makes what is timed.
         arguments: of `make`.
+        warm: whether each turn begins with a call that is not timed.
     """
 
     make: Make
     arguments: tuple[Any, ...] = ()
+    warm: bool = True
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Worker:
         return self._answer()
 
     def run(self, calls: int) -> float:
-        """The median of the seconds of some calls, after one that is not timed."""
+        """The median of the seconds of some calls."""
         self._connection.send(calls)
         return float(self._answer())
 
@@ -134,14 +136,15 @@ def _serve(connection: Connection, contender: Contender) -> None:
         call = contender.make(*contender.arguments)
         connection.send(("ready", call()))
         while calls := connection.recv():
-            connection.send(("seconds", _median_of(call, calls)))
+            connection.send(("seconds", _median_of(call, calls, contender.warm)))
         connection.send(("resident", _peak_mib()))
     except Exception as error:
         connection.send(("error", f"{type(error).__name__}: {error}"))
 
 
-def _median_of(call: Call, calls: int) -> float:
-    call()
+def _median_of(call: Call, calls: int, warm: bool) -> float:
+    if warm:
+        call()
     taken = []
     for _ in range(calls):
         start = time.perf_counter()
