@@ -45,7 +45,7 @@ class Outcome:
     Attributes:
         seconds: median of each round.
         result: of its first call.
-        resident_mib: greatest memory of its process.
+        resident_mib: memory of its process after its last turn.
     """
 
     seconds: tuple[float, ...]
@@ -79,7 +79,7 @@ class Worker:
         return float(self._answer())
 
     def end(self) -> float:
-        """End the process; the greatest memory that it had, in MiB."""
+        """End the process; the memory that it had, in MiB."""
         self._connection.send(0)
         resident = float(self._answer())
         self._process.join()
@@ -137,7 +137,7 @@ def _serve(connection: Connection, contender: Contender) -> None:
         connection.send(("ready", call()))
         while calls := connection.recv():
             connection.send(("seconds", _median_of(call, calls, contender.warm)))
-        connection.send(("resident", _peak_mib()))
+        connection.send(("resident", _resident_mib()))
     except Exception as error:
         connection.send(("error", f"{type(error).__name__}: {error}"))
 
@@ -153,7 +153,7 @@ def _median_of(call: Call, calls: int, warm: bool) -> float:
     return statistics.median(taken)
 
 
-def _peak_mib() -> float:
+def _resident_mib() -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
     facts = dict(line.split(":", 1) for line in lines if ":" in line)
-    return int(facts["VmHWM"].split()[0]) / 1024
+    return int(facts["VmRSS"].split()[0]) / 1024
