@@ -16,7 +16,7 @@ EDITABLE := --config-settings editable_mode=strict --editable
 GENICAM := $(shell pkg-config --exists gobject-introspection-1.0 cairo 2>/dev/null && echo ,genicam)
 FOLDERS := $(shell find runtime calibration export -type d -not -name __pycache__)
 
-.PHONY: demo test check test-pythons test-timm test-arm64 test-image-arm64 test-gpu-emulated test-tensorrt kernel benchmarks tables outliers peers clean
+.PHONY: demo test check test-pythons test-timm test-arm64 test-image test-image-arm64 test-gpu-emulated test-tensorrt kernel benchmarks tables outliers peers clean
 
 demo: $(VENV)/.workstation
 	$(BIN)/lineward demo $(if $(DATA),--data $(DATA))
@@ -41,6 +41,10 @@ test-timm: $(VENV)-timm/.timm
 # The device's runtime on 64-bit Arm, emulated; needs root, and skips by name what is missing.
 test-arm64:
 	PYTHON=$(PYTHON) tests/arm64.sh
+
+# An archive of `lineward image` installed on this machine, as root, with no network and nothing left behind.
+test-image: $(VENV)/.development
+	PYTHON=$(abspath $(BIN))/python tests/image_x86_64.sh
 
 # An archive of `lineward image` installed on 64-bit Arm, emulated, with no network; after `make test-arm64`.
 test-image-arm64: $(VENV)/.development
@@ -70,11 +74,15 @@ benchmarks: $(VENV)/.development
 	$(BIN)/python -m benchmarks.drift.dependence
 	$(BIN)/python -m benchmarks.graphs
 	$(BIN)/python -m benchmarks.hostile
+	$(BIN)/python -m benchmarks.power_cuts
 	$(BIN)/python -m benchmarks.precision
+	$(BIN)/python -m benchmarks.similarity
 	$(BIN)/python -m benchmarks.station
+	$(BIN)/python -m benchmarks.tiles
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.training_memory
 	$(BIN)/python -m benchmarks.calibration $${LINEWARD_DATA:-../shared/data}/mvtec_ad_384
+	$(BIN)/python -m benchmarks.calibration.areas $${LINEWARD_DATA:-../shared/data}/mvtec_ad_384
 	$(BIN)/python -m benchmarks.adaptation $${LINEWARD_DATA:-../shared/data}/mvtec_ad_384
 
 # Goes on where it stopped: runs that finished are kept under build/, or in LINEWARD_CACHE.

@@ -8,12 +8,12 @@ import warnings
 import onnx
 import torch
 
-from lineward.export.embedding import EmbeddingGraph
+from lineward.export.embedding import EmbeddingGraph, FeatureGraph
 from lineward.export.similarity_graph import OPSET, finish
 
 
-def export_embedding(graph: EmbeddingGraph, size: int) -> bytes:
-    """Write the embedding graph as ONNX.
+def export_embedding(graph: EmbeddingGraph | FeatureGraph, size: int) -> bytes:
+    """Write the embedding graph as ONNX, or only that of its features.
 
     Args:
         graph: the torch module.

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -25,10 +25,32 @@ from lineward.calibration import cross_conformal, tail
 from lineward.calibration.escapes import escapes_at
 from lineward.export.backbones import DEFAULT, Backbone, load_backbone
 from lineward.export.bank import build_bank
+from lineward.export.conversion import (
+    FLOAT16,
+    FLOAT32,
+    GOLDEN_TOLERANCE,
+    INT8,
+    PRECISIONS,
+    Converted,
+    check_conversion,
+    images_to_judge,
+    judge,
+    to_half,
+    to_int8,
+)
 from lineward.export.drift_reference import drift_reference
 from lineward.export.embedding import EmbeddingGraph, EmbeddingHead, FeatureGraph
 from lineward.export.held_out import AUTO, Plan, Promise, plan_calibration
 from lineward.export.onnx_graphs import export_embedding
+from lineward.export.quantisation import (
+    COST_IMAGES,
+    Calibration,
+    Features,
+    calibrate,
+    convolutions,
+    features_of,
+    spread,
+)
 from lineward.export.region import read_region
 from lineward.export.similarity_graph import similarity_graph
 from lineward.export.statistics import FeatureStatistics
@@ -57,10 +79,13 @@ from lineward.runtime.inspector import Inspector
 from lineward.runtime.manifest import (
     FORMAT,
     MOST_PATCHES,
+    MOST_PIXELS,
     MOST_TILES,
+    Conversion,
     Golden,
     Grid,
     Manifest,
+    MinimumArea,
     Origin,
     Score,
     Threshold,
@@ -72,7 +97,8 @@ from lineward.runtime.region import Region, encode_region
 from lineward.runtime.view import View
 
 _BATCH = 8
-_GOLDEN_TOLERANCE = 1e-4
+AREA_LEVEL = 0.8
+"""What a large area must be above, as a share of the threshold, if nothing else is said."""
 _MOST_MAP = 2048
 """Pixels of the anomaly map's longer side, at most."""
 _SMOOTHING = 4 / 256
@@ -97,7 +123,10 @@ class Recipe:
         false_reject_rate: promised share of good parts rejected, at most.
         confidence: with which it is kept; None for on average over calibrations.
         threshold_method: how the threshold is found: see `held_out.METHODS`.
+        precision: of the embedding graph: see `conversion.PRECISIONS`.
+        max_drop: of image AUROC, that a lower precision may cost.
         seed: seed of every random choice.
+        area: a second reason to reject; None: the greatest value of the map alone decides.
         region: what of the image counts, a mask image or a polygon: see `read_region`; None for all.
         tiles: rows and columns of tiles that a frame is cut into, each brought to `size`; None for the frame as one.
         overlap: of neighbouring tiles, as a share of a tile.
@@ -116,10 +145,13 @@ class Recipe:
     false_reject_rate: float = 0.05
     confidence: float | None = None
     threshold_method: str = AUTO
+    precision: str = FLOAT32
+    max_drop: float = 0.01
     seed: int = 0
+    area: MinimumArea | None = None
     region: str | None = None
     tiles: tuple[int, int] | None = None
-    overlap: float = 0.1
+    overlap: float = 0.2
 
     @property
     def patches(self) -> int:
@@ -175,7 +207,8 @@ def train(
         product: what they show.
         held_out: good images for the threshold; by default a tenth of the images, or as many as the promise needs, are
             held out from the bank, and where that would take too many, each is judged by a bank of others.
-        defects: images of defective parts, for the escape rate at the threshold, on which they have no influence.
+        defects: images of defective parts, for the escape rate at the threshold, on which they have no influence, and
+            for the cost of a lower precision.
         version: version of the product's bundle.
         recipe: every choice.
         progress: shows each step.
@@ -186,7 +219,7 @@ def train(
     Raises:
         CalibrationError: too few images for the promise, or their scores cannot be those of different good parts.
         DataError: the same image is given twice across the bank and the held-out ones, or the region does not fit them.
-        TrainingError: the recipe makes no sense.
+        TrainingError: the recipe makes no sense, or its precision costs more than it may.
         ImageError: an image cannot be read, or, with a region or tiles, is of another shape or kind than the others.
     """
     _check_recipe(recipe)
@@ -197,13 +230,14 @@ def train(
     _check_tiles(recipe)
     bank, apart = ([path for path, _ in chosen] for chosen in (plan.bank, plan.held_out))
     sight = _sight(recipe, bank[0])
-    judged = _judge_folds(bank, plan, backbone, recipe, sight, progress)
     learned = _learn(bank, backbone, recipe, sight, progress)
+    conversion = _conversion(learned, plan, defects, backbone, recipe, sight, progress)
+    judged = _judge_folds(bank, plan, backbone, recipe, sight, progress)
     draft = _draft(product, version, recipe, learned, backbone, plan)
     bundle = decode_bundle(encode_bundle(draft, learned.members), "the new bundle")
     inspector = Inspector(bundle)
     if not plan.folds:
-        judged = _judge(inspector, sight, apart, "score held-out images", progress)
+        judged = _judge(inspector, apart, sight, "score held-out images", progress)
     scores = [judgement.score for judgement in judged]
     threshold = _threshold(scores, plan, recipe)
     if defects:
@@ -212,7 +246,7 @@ def train(
     golden, golden_members = _golden(bundle, inspector, read_image(median))
     measured = [judgement.measured for judgement in judged if judgement.measured is not None]
     drift = drift_reference(measured, learned.looks, recipe.seed)
-    manifest = msgspec.structs.replace(draft, threshold=threshold, golden=golden, drift=drift)
+    manifest = msgspec.structs.replace(draft, threshold=threshold, golden=golden, drift=drift, conversion=conversion)
     return encode_bundle(manifest, learned.members | golden_members)
 
 
@@ -225,6 +259,10 @@ def _check_recipe(recipe: Recipe) -> None:
         value = getattr(recipe, name)
         if not least <= value < math.inf:  # false for NaN too
             raise TrainingError(f"a {name} of {value} makes no sense", do=f"choose a finite number of {least} or more")
+    if recipe.precision not in PRECISIONS:
+        raise TrainingError(f"{recipe.precision}: no such precision", do=f"choose {', '.join(PRECISIONS)}")
+    if not 0 <= recipe.max_drop <= 1:
+        raise TrainingError(f"a drop of {recipe.max_drop} makes no sense", do="choose from 0 to 1")
 
 
 def _check_tiles(recipe: Recipe) -> None:
@@ -242,9 +280,10 @@ def _check_tiles(recipe: Recipe) -> None:
             "the place of a patch in a tile is not its place in the frame", do="choose --position 0 with --tiles"
         )
     assert recipe.cut is not None
-    if not recipe.cut.fit(recipe.patches, recipe.patches):
+    if not recipe.cut.fit(recipe.patches, recipe.patches, recipe.size**2):
         raise TrainingError(
-            f"{rows}x{columns} tiles of {recipe.patches} patches make more than {MOST_PATCHES} patches a side",
+            f"{rows}x{columns} tiles of {recipe.size} pixels make more than {MOST_PATCHES} patches a side or "
+            f"{MOST_PIXELS} pixels",
             do="choose fewer tiles, or a smaller --size",
         )
 
@@ -278,7 +317,14 @@ def _score(recipe: Recipe) -> Score:
     rows, columns = recipe.cut.patches(recipe.patches, recipe.patches) if recipe.cut else (recipe.patches,) * 2
     stride = min(recipe.levels)
     scale = min(1.0, _MOST_MAP / (max(rows, columns) * stride))
-    return Score(round(rows * stride * scale), round(columns * stride * scale), recipe.size * _SMOOTHING * scale)
+    height, width = round(rows * stride * scale), round(columns * stride * scale)
+    area = recipe.area
+    if area is not None and not (1 <= area.pixels <= height * width and 0 < area.level < 1):  # false for NaN too
+        raise TrainingError(
+            f"an area of {area.pixels} pixels above {area.level:g} of the threshold makes no sense",
+            do=f"choose 1 to {height * width} pixels of the map, and a share between 0 and 1 such as {AREA_LEVEL}",
+        )
+    return Score(height, width, recipe.size * _SMOOTHING * scale, area=area)
 
 
 @dataclass(frozen=True)
@@ -290,6 +336,7 @@ class _Learned:
     rows: int
     members: dict[str, bytes]
     looks: list[Look]
+    converted: Converted
 
 
 @dataclass(frozen=True)
@@ -305,19 +352,102 @@ def _learn(paths: Sequence[Path], backbone: Backbone, recipe: Recipe, sight: _Si
     features = FeatureGraph(backbone, recipe.levels)
     with tempfile.TemporaryDirectory(prefix="lineward-") as folder:
         pixels = _preprocess_all(paths, sight, Path(folder), progress)
-        statistics = _gather(features, pixels, sight.view, progress)
+        inputs = pixels.reshape(-1, *pixels.shape[2:])
+        statistics, calibration = _gather(_by_torch(features), pixels, sight.view, progress), None
+        if recipe.precision == INT8:
+            calibration = _calibrate(features, statistics, inputs, recipe, progress)
+            quantised = calibration.quantise(export_embedding(features, recipe.size))
+            statistics = _gather(features_of(quantised), pixels, sight.view, progress)
         whitening = statistics.whitening(recipe.shrinkage, recipe.dimensions)
         head = EmbeddingHead(whitening, statistics.lift(whitening, recipe.tau, recipe.position), recipe.patches)
         graph = EmbeddingGraph(features, head)
-        embedding = export_embedding(graph, recipe.size)
-        bank = _bank(embedding, graph.grid, pixels, sight.view, recipe, progress)
-        looks = [look(np.concatenate(inputs)) for inputs in pixels]
+        converted = _convert(export_embedding(graph, recipe.size), calibration, inputs, recipe)
+        bank = _bank(converted.graph, graph.grid, pixels, sight.view, recipe, progress)
+        looks = [look(np.concatenate(image)) for image in pixels]
     tensor = encode_tensor(BANK_TENSOR, bank)
     offset = len(tensor) - bank.nbytes
-    members = {EMBEDDING: embedding, BANK: tensor, SIMILARITY: similarity_graph(graph.grid, len(bank), offset)}
+    members = {EMBEDDING: converted.graph, BANK: tensor, SIMILARITY: similarity_graph(graph.grid, len(bank), offset)}
     if sight.view.region is not None:
         members[REGION] = encode_region(sight.view.region)
-    return _Learned(sight, graph.grid, len(bank), members, looks)
+    return _Learned(sight, graph.grid, len(bank), members, looks, converted)
+
+
+def _convert(embedding: bytes, calibration: Calibration | None, pixels: NDArray[np.uint8], recipe: Recipe) -> Converted:
+    if calibration is not None:
+        return to_int8(embedding, calibration)
+    if recipe.precision == FLOAT16:
+        return to_half(embedding, spread(pixels, COST_IMAGES))
+    return Converted(embedding)
+
+
+def _calibrate(
+    features: FeatureGraph,
+    statistics: FeatureStatistics,
+    pixels: NDArray[np.uint8],
+    recipe: Recipe,
+    progress: Progress,
+) -> Calibration:
+    """Which convolutions take INT8, and at what scales, by what that does to the whitened features."""
+    whitening = statistics.whitening(recipe.shrinkage, recipe.dimensions)
+    lift = statistics.lift(whitening, recipe.tau, recipe.position)
+    graph = export_embedding(features, recipe.size)
+    with progress.step("measure layers in INT8", convolutions(graph)) as advance:
+        return calibrate(graph, pixels, whitening, lift, advance)
+
+
+def _conversion(
+    learned: _Learned,
+    plan: Plan,
+    defects: Sequence[Path],
+    backbone: Backbone,
+    recipe: Recipe,
+    sight: _Sight,
+    progress: Progress,
+) -> Conversion | None:
+    """What the precision costs, if it is a lower one: the same learned in float32, and judged by the same images.
+
+    With folds no image is held out from the bank, so both are learned anew without those of the first fold.
+    """
+    if recipe.precision == FLOAT32:
+        return None
+    bank, apart = ([path for path, _ in chosen] for chosen in (plan.bank, plan.held_out))
+    if plan.folds:
+        fold = set(plan.folds[0].tolist())
+        apart = [path for i, path in enumerate(bank) if i in fold]
+        bank = [path for i, path in enumerate(bank) if i not in fold]
+        learned = _learn(bank, backbone, recipe, sight, progress)
+    float32 = replace(recipe, precision=FLOAT32)
+    reference = _packed(_learn(bank, backbone, float32, sight, progress), plan, backbone, float32)
+    converted = _packed(learned, plan, backbone, recipe)
+    with progress.step(
+        f"compare {recipe.precision} with float32", images_to_judge(len(apart), len(defects))
+    ) as advance:
+        judged = judge(reference, converted, recipe.precision, apart, defects, sight.read, advance)
+    return check_conversion(judged, recipe.precision, learned.converted, recipe.false_reject_rate, recipe.max_drop)
+
+
+def draft_bundle(images: Sequence[Path], backbone: Backbone, recipe: Recipe, progress: Progress) -> Bundle:
+    """What some good images teach, as a bundle without a threshold, to be scored with beside another.
+
+    Args:
+        images: good images, all for the bank.
+        backbone: see `load_backbone`; the recipe's own is not looked at.
+        recipe: every other choice.
+        progress: shows each step.
+
+    Raises:
+        TrainingError: as `train`, but for what a lower precision costs.
+        ImageError: an image cannot be read.
+    """
+    distinct = distinct_images(images)
+    plan = Plan(conformal.METHOD, distinct, distinct, [])
+    paths = [path for path, _ in distinct]
+    return _packed(_learn(paths, backbone, recipe, _sight(recipe, paths[0]), progress), plan, backbone, recipe)
+
+
+def _packed(learned: _Learned, plan: Plan, backbone: Backbone, recipe: Recipe) -> Bundle:
+    draft = _draft("draft", 1, recipe, learned, backbone, plan)
+    return decode_bundle(encode_bundle(draft, learned.members), "a draft")
 
 
 def _judge_folds(
@@ -330,9 +460,8 @@ def _judge_folds(
         others = [path for i, path in enumerate(paths) if i not in apart]
         with progress.step(f"fold {number} of {len(plan.folds)}", 1) as advance:
             learned = _learn(others, backbone, recipe, sight, progress)
-            draft = _draft("fold", 1, recipe, learned, backbone, plan)
-            inspector = Inspector(decode_bundle(encode_bundle(draft, learned.members), "a fold"))
-            judged = _judge(inspector, sight, [paths[i] for i in fold], "score the fold", progress)
+            inspector = Inspector(_packed(learned, plan, backbone, recipe))
+            judged = _judge(inspector, [paths[i] for i in fold], sight, "score the fold", progress)
             judgements.update(zip(fold.tolist(), judged, strict=True))
             advance(1)
     return [judgements[i] for i in range(len(judgements))]
@@ -349,16 +478,19 @@ def _preprocess_all(paths: Sequence[Path], sight: _Sight, folder: Path, progress
     return pixels
 
 
-def _gather(features: FeatureGraph, pixels: NDArray[np.uint8], view: View, progress: Progress) -> FeatureStatistics:
-    statistics = FeatureStatistics()
-
-    def run(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        fused: NDArray[np.float32] = features(torch.from_numpy(batch)).numpy()
+def _by_torch(features: FeatureGraph) -> Features:
+    def read(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            fused: NDArray[np.float32] = features(torch.from_numpy(images)).numpy()
         return fused
 
-    with torch.inference_mode():
-        for patches in _of_each_image(run, pixels, view, "learn statistics", progress):
-            statistics.update(patches)
+    return read
+
+
+def _gather(features: Features, pixels: NDArray[np.uint8], view: View, progress: Progress) -> FeatureStatistics:
+    statistics = FeatureStatistics()
+    for patches in _of_each_image(features, pixels, view, "learn statistics", progress):
+        statistics.update(patches)
     return statistics
 
 
@@ -425,13 +557,13 @@ def _draft(product: str, version: int, recipe: Recipe, learned: _Learned, backbo
             tools=_versions(),
         ),
         golden=(),
-        golden_tolerance=_GOLDEN_TOLERANCE,
+        golden_tolerance=GOLDEN_TOLERANCE[recipe.precision],
         tiles=recipe.cut,
     )
 
 
 def _judge(
-    inspector: Inspector, sight: _Sight, paths: Sequence[Path], step: str, progress: Progress
+    inspector: Inspector, paths: Sequence[Path], sight: _Sight, step: str, progress: Progress
 ) -> list[_Judgement]:
     """Inspect as the device will."""
     judgements = []
@@ -457,7 +589,7 @@ def _with_escapes(
     threshold: Threshold, inspector: Inspector, sight: _Sight, defects: Sequence[Path], progress: Progress
 ) -> Threshold:
     distinct = distinct_images(defects)
-    judged = _judge(inspector, sight, [path for path, _ in distinct], "score defective parts", progress)
+    judged = _judge(inspector, [path for path, _ in distinct], sight, "score defective parts", progress)
     escapes = escapes_at(
         [judgement.score for judgement in judged], threshold.value, fingerprint(digest for _, digest in distinct)
     )
@@ -474,7 +606,7 @@ def _golden(bundle: Bundle, inspector: Inspector, frame: Frame) -> tuple[tuple[G
             image=f"golden/{name}.png",
             scores=f"golden/{name}.safetensors",
             preprocessed_sha256=bundle.view.sha256(image),
-            image_score=image_score(maps.anomaly_map(scores)),
+            image_score=image_score(maps.anomaly_map(scores), bundle.manifest.score.area),
         )
         records.append(record)
         members[record.image] = encode_png(image)

@@ -56,7 +56,7 @@ class Bundle:
     Attributes:
         manifest: what it says about itself.
         members: the bytes of every member but the manifest and its signatures.
-        bank: unit rows, float32 [rows, dimensions].
+        bank: unit rows, float32 [rows, dimensions], not to be written to.
         sha256: SHA-256 of the manifest's bytes; it names the bundle, since the manifest holds every member's hash.
         signatures: what signatures it carries. That it was read with trusted keys says that one of them counts.
         region: which pixels of the anomaly map count; None: all.
@@ -125,7 +125,7 @@ def _decode(data: bytes, where: str, trust: Trust) -> Bundle:
         # Before the members are looked into: a graph or bank of nobody's is not even parsed.
         trust.check(signatures, sha256, manifest.product, where)
     _check_members(members, manifest, where)
-    bank = _tensor(members[BANK], BANK_TENSOR, (manifest.rows, manifest.grid.dimensions), f"{where}: {BANK}")
+    bank = _bank(members[BANK], (manifest.rows, manifest.grid.dimensions), f"{where}: {BANK}")
     _check_unit_rows(bank, where)
     region = None
     if REGION in members:
@@ -289,6 +289,13 @@ def _tensor(data: bytes, key: str, shape: tuple[int, ...], where: str) -> NDArra
         found = "nothing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
         raise BundleError(f"{where}: {key} should be float32 {list(shape)}, found {found}", do=_REBUILD)
     return tensor  # type: ignore[no-any-return]
+
+
+def _bank(data: bytes, shape: tuple[int, int], where: str) -> NDArray[np.float32]:
+    """The rows of the bank, where they lie in the member's bytes if they can be read there: so they are held once."""
+    copy = _tensor(data, BANK_TENSOR, shape, where)
+    rows = np.frombuffer(data, np.float32, offset=len(data) - copy.nbytes).reshape(shape)
+    return rows if rows.flags.aligned and np.array_equal(rows, copy) else copy
 
 
 def _check_unit_rows(bank: NDArray[np.float32], where: str) -> None:

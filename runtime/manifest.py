@@ -21,6 +21,8 @@ Count = Annotated[int, Meta(ge=1, le=1 << 24)]
 Pixels = Annotated[int, Meta(ge=8, le=8192)]
 MOST_PATCHES = 2048
 """Patches of a frame from side to side, at most."""
+MOST_PIXELS = 1 << 27
+"""Pixels of all tiles of a frame together, at most: more than those of a frame of 12k x 8k."""
 MOST_TILES = 32
 """Tiles of a frame from side to side, at most."""
 Patches = Annotated[int, Meta(ge=1, le=MOST_PATCHES)]
@@ -69,6 +71,18 @@ class Grid(Record, frozen=True, omit_defaults=True):
     split: Split | None = None
 
 
+class MinimumArea(Record, frozen=True):
+    """A second reason to reject: a connected area of the map that is large, if faint.
+
+    Attributes:
+        pixels: of the map; a blob of so many or more rejects the part.
+        level: that the blob lies above, as a share of the threshold.
+    """
+
+    pixels: Count
+    level: Rate
+
+
 class Tiles(Record, frozen=True):
     """How a frame is cut into inputs of the graph, which overlap (docs/region-and-tiles.md).
 
@@ -89,13 +103,14 @@ class Tiles(Record, frozen=True):
         down = self.rows * (rows - self.overlap_rows) + self.overlap_rows
         return down, self.columns * (columns - self.overlap_columns) + self.overlap_columns
 
-    def fit(self, rows: int, columns: int) -> bool:
-        """Whether tiles of so many patches overlap by no more than half, and make no more patches than are allowed."""
+    def fit(self, rows: int, columns: int, pixels: int) -> bool:
+        """Whether tiles of so many patches and pixels overlap by half or less, and are not too much for a device."""
         overlap = 2 * self.overlap_rows <= rows and 2 * self.overlap_columns <= columns
-        return overlap and max(self.patches(rows, columns)) <= MOST_PATCHES
+        small = max(self.patches(rows, columns)) <= MOST_PATCHES
+        return overlap and small and self.rows * self.columns * pixels <= MOST_PIXELS
 
 
-class Score(Record, frozen=True):
+class Score(Record, frozen=True, omit_defaults=True):
     """How patch scores become an anomaly map and an image score.
 
     Attributes:
@@ -103,12 +118,14 @@ class Score(Record, frozen=True):
         map_width: columns of the anomaly map.
         sigma: standard deviation of the Gaussian that smooths the map, in map pixels.
         image_score: how the map becomes one number: "max".
+        area: what else raises that number; None: nothing.
     """
 
     map_height: Pixels
     map_width: Pixels
     sigma: Annotated[float, Meta(gt=0, le=64)]
     image_score: str = IMAGE_SCORE
+    area: MinimumArea | None = None
 
 
 class Bound(Record, frozen=True):
@@ -268,6 +285,34 @@ class Origin(Record, frozen=True, omit_defaults=True):
     additions: tuple[Addition, ...] = ()
 
 
+class Conversion(Record, frozen=True):
+    """What bringing the embedding graph to a lower precision cost: a float32 bundle of the same recipe beside this one.
+
+    Attributes:
+        precision: of the graph: "float16" or "int8".
+        float32_layers: layers of the backbone that stay float32 though they could be converted.
+        evidence: "labelled defects", or "planted defects" where there were none.
+        good: good images scored by both, which built neither bank.
+        defects: defective images scored by both.
+        float32_auroc: image AUROC of the float32 bundle on them.
+        auroc: image AUROC of this one.
+        max_drop: the most that it could be lower.
+        float32_threshold: the score that the promised share of the good images lies above, in float32.
+        threshold: the same with this graph.
+    """
+
+    precision: str
+    float32_layers: tuple[str, ...]
+    evidence: str
+    good: Count
+    defects: Count
+    float32_auroc: Share
+    auroc: Share
+    max_drop: Share
+    float32_threshold: float
+    threshold: float
+
+
 class Golden(Record, frozen=True):
     """An image with the result that every engine must reproduce.
 
@@ -302,6 +347,7 @@ class Manifest(Record, frozen=True, omit_defaults=True):
         golden: images with known results.
         golden_tolerance: greatest difference allowed between patch scores and golden ones.
         drift: what frames are compared with; None in bundles from before there was drift detection.
+        conversion: what a lower precision of the embedding graph cost; None in float32.
         tiles: how a frame is cut; None: it is one input.
     """
 
@@ -319,6 +365,7 @@ class Manifest(Record, frozen=True, omit_defaults=True):
     golden: tuple[Golden, ...]
     golden_tolerance: Annotated[float, Meta(gt=0, le=0.1)]
     drift: DriftReference | None = None
+    conversion: Conversion | None = None
     tiles: Tiles | None = None
 
 
@@ -382,9 +429,9 @@ def _check_known(manifest: Manifest, where: str) -> None:
             do="take the bundle again from where it was made",
         )
     grid, tiles = manifest.grid, manifest.tiles
-    if tiles is not None and not tiles.fit(grid.rows, grid.columns):
+    if tiles is not None and not tiles.fit(grid.rows, grid.columns, preprocessing.height * preprocessing.width):
         raise BundleError(
             f"{where}: {tiles.rows}x{tiles.columns} tiles of {grid.rows}x{grid.columns} patches overlap by more than "
-            f"half, or make more than {MOST_PATCHES} patches a side",
+            f"half, or make more than {MOST_PATCHES} patches a side or {MOST_PIXELS} pixels",
             do="take the bundle again from where it was made",
         )

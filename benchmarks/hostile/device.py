@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import resource
 import sys
 import time
@@ -118,8 +119,10 @@ def _limit(extra: int) -> None:
 
 def main(keys: Path, extra: int) -> None:
     """Answer each line."""
+    # What libraries print to standard output is no answer.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     device = Device(keys)
-    answers = sys.stdout
     for warm in range(2):
         device.take(Path(sys.stdin.readline().rstrip("\n")))
         if not warm:

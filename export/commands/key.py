@@ -6,6 +6,9 @@ import argparse
 from datetime import date
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
 from lineward.export.passphrase import PASSPHRASE_VARIABLE, read_passphrase
 from lineward.export.signing import make_key, read_key_file
 from lineward.runtime.cli import PASSED
@@ -25,12 +28,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     new.add_argument("--passphrase-file", type=Path, metavar="FILE", help=f"else {PASSPHRASE_VARIABLE}, else asked for")
     show = actions.add_parser("show", help="name, fingerprint and expiry of a NAME.pub or NAME.key")
     show.add_argument("file", type=Path)
+    show.add_argument("--pem", action="store_true", help="the public key as PEM, for openssl")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Make or show."""
     if arguments.action == "show":
-        _print(_read(arguments.file))
+        key = _read(arguments.file)
+        if arguments.pem:
+            print(_pem(key), end="")
+        else:
+            _print(key)
         return PASSED
     folder: Path = arguments.output
     passphrase = read_passphrase(arguments.passphrase_file, twice=True)
@@ -53,6 +61,11 @@ def _print(key: PublicKey) -> None:
         ("products", ", ".join(key.products) if key.products is not None else "all"),
     ]
     print_table("", ("", ""), rows)
+
+
+def _pem(key: PublicKey) -> str:
+    public = Ed25519PublicKey.from_public_bytes(key.key)
+    return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 def _day(text: str) -> date:

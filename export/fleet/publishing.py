@@ -210,11 +210,15 @@ def releases_of(lists: Lists, product: str) -> list[Release]:
 
 
 def all_releases(lists: Lists) -> list[Release]:
-    """What is published, by product and version."""
+    """What is published, by product and version.
+
+    Raises:
+        FleetError: what is said of a bundle is not understood.
+    """
     found = [
-        msgspec.convert(target.custom, Release)
+        decode_release(target.custom, path)
         for metadata in lists.products.values()
-        for target in metadata.signed.targets.values()
+        for path, target in metadata.signed.targets.items()
     ]
     return sorted(found, key=lambda release: (release.product, release.version))
 

@@ -7,7 +7,10 @@
 #   --root FOLDER      install below this folder; users, groups and systemd are left alone (for tests and system images)
 #   --python PROGRAM   the device's Python (default: python3.N as the archive wants it, else python3)
 #
-# It may be run again, and be interrupted: what is there already stays. Journal, images and state are never touched, nor is
+# Bundles for slots are deployed by `lineward deploy`, as the station's user, once each: what has been made active since on
+# this device stays so. With --root they are only laid below /opt/lineward/slots.
+#
+# It may be run again, and be interrupted: what is there already stays. Journal and images are never touched, nor is
 # a file that was changed on this device. Exit codes: 0 installed, or nothing to do; 2 not installed, and why.
 set -euo pipefail
 umask 022
@@ -35,10 +38,12 @@ main() {
   switch_release
   tell_systemd
   if [ -n "$DRY" ]; then
+    deploy_bundles
     say "dry run: $CHANGES changes would be made, none was"
     return
   fi
   verify_bundles
+  deploy_bundles
   drop_old_releases
   finish
 }
@@ -65,8 +70,8 @@ read_words() {
 
 sha256() { sha256sum "$1" | cut -d ' ' -f 1; }
 
-# Every file as it was packed, and not one more. This tells damage; who made the archive is told by the hash of the whole,
-# which `lineward image` printed, and of the bundles by their signatures.
+# Every file as it was packed, and not one more. This tells damage; who made the archive is told by SHA256SUMS.sig, which is
+# for a person to check before this script is run (docs/provisioning.md), and of the bundles by their signatures.
 check_archive() {
   local again="unpack the archive again; if that does not help, copy it again and compare its sha256"
   [ -f "$HERE/SHA256SUMS" ] || fail "$HERE: SHA256SUMS is missing" "$again"
@@ -74,7 +79,7 @@ check_archive() {
   wrong=$(cd "$HERE" && sha256sum --check --strict --quiet SHA256SUMS 2>&1) ||
     fail "the archive is damaged or was changed: $(head -n 3 <<<"$wrong" | tr '\n' ';')" "$again"
   wrong=$(cd "$HERE" && comm -3 <(cut -c 67- SHA256SUMS | sort) \
-    <(find . ! -type d ! -path ./SHA256SUMS | sed 's|^\./||' | sort) | tr -d '\t' | head -n 3 | tr '\n' ';')
+    <(find . ! -type d ! -path ./SHA256SUMS ! -path ./SHA256SUMS.sig | sed 's|^\./||' | sort) | tr -d '\t' | head -n 3 | tr '\n' ';')
   [ -z "$wrong" ] || fail "files that are not of the archive: $wrong" "$again"
   wrong=$(find "$HERE" -type l | head -n 1)
   [ -z "$wrong" ] || fail "a link where a file was packed: $wrong" "$again"
@@ -152,11 +157,16 @@ keys_of() { # of a tree: its folder of keys, if there is one
 
 bundles_of() { (cd "$HERE/device" && find . -name '*.lineward' | sed 's|^\.||' | sort); }
 
+# The first of all, to prove the runtime with.
+any_bundle() { find "$HERE" -name '*.lineward' | sort | sed -n 1p; }
+
 # Before anything of the device is changed: a runtime that does not work here leaves the old one at work.
 prove_release() {
   local keys bundle
   keys=$(keys_of "$HERE/device")
-  bundle=$HERE/device$(bundles_of | head -n 1)
+  bundle=$(any_bundle)
+  [ -n "$ROOT" ] || (cd / && runuser -u lineward -- "$RELEASE/bin/python" -c '') ||
+    fail "$PYTHON cannot be run by the station's user, lineward" "name one with --python that does not lie in a home folder"
   say "lineward selfcheck"
   env ${keys:+"LINEWARD_KEYS=$keys"} "$RELEASE/bin/lineward" selfcheck "$bundle" ||
     fail "this device fails the self-check" "nothing was switched; see the lines that say FAILED above"
@@ -211,9 +221,10 @@ place() {
   sync "$(dirname "$2")"
 }
 
-remember() {
-  local line old
-  line="$(sha256 "$HERE/device$1")  $1"
+remember() { record "$1" "$(sha256 "$HERE/device$1")  $1"; }
+
+record() { # what it is about, and the line that says so in place of the one before
+  local line=$2 old
   ! grep -qxF "$line" "$RECORD" 2>/dev/null || return 0
   [ -e "$RECORD" ] || : >"$RECORD"
   { while read -r old; do [ "${old:66}" = "$1" ] || echo "$old"; done <"$RECORD"; echo "$line"; } >"$RECORD.partial"
@@ -246,6 +257,9 @@ tell_systemd() {
   fi
   systemctl --quiet is-enabled "lineward@$STATION" 2>/dev/null ||
     ! change "start lineward@$STATION with the device from now on" || systemctl --quiet enable "lineward@$STATION"
+  [ "$FLEET" = no ] || systemctl --quiet is-enabled "lineward-pull@$STATION" 2>/dev/null ||
+    ! change "start lineward-pull@$STATION with the device from now on" ||
+    systemctl --quiet enable "lineward-pull@$STATION"
 }
 
 # What lies on the device now, which may be another bundle than the archive's, with the keys that the device trusts now.
@@ -259,6 +273,35 @@ verify_bundles() {
       fail "$bundle cannot be used on this device${BEFORE:+; the former runtime is active again}" "see above"
     }
   done < <(bundles_of)
+}
+
+# Staged, proven with this station's engine and deadline, and made active by one rename: by the runtime that was just
+# switched to, into slots that the station's user owns. One that was deployed from an archive before is not deployed again,
+# so that a rollback on this device, or a newer bundle, is not undone by running this once more.
+deploy_bundles() {
+  local entry job bundle line
+  for entry in $SLOTS; do
+    job=${entry%%=*} bundle=${entry#*=}
+    line="$(sha256 "$HERE/slots/$bundle")  slots of job $job"
+    ! grep -qxF "$line" "$RECORD" 2>/dev/null || continue
+    if [ -n "$ROOT" ]; then
+      cmp -s "$HERE/slots/$bundle" "$OPT/slots/$bundle" || ! change "lay $bundle into /opt/lineward/slots" ||
+        place "$HERE/slots/$bundle" "$OPT/slots/$bundle"
+      say "needed besides: lineward deploy /etc/lineward/$STATION.toml /opt/lineward/slots/$bundle --job $job, on the device"
+      continue
+    fi
+    change "deploy $bundle to job $job" || continue
+    install -d -m 755 -o lineward -g lineward "/var/lib/lineward/$STATION"
+    # Laid where the station's user may read it, whatever the modes of the folder that the archive was unpacked into.
+    install -d -m 755 "$OPT/slots"
+    place "$HERE/slots/$bundle" "$OPT/slots/$bundle"
+    (cd / && runuser -u lineward -- "$OPT/bin/lineward" deploy "/etc/lineward/$STATION.toml" "$OPT/slots/$bundle" \
+      --job "$job") || {
+      [ -z "$BEFORE" ] || switch_to "$BEFORE" current
+      fail "$bundle is not deployed; what was active stays so${BEFORE:+, and the former runtime is active again}" "see above"
+    }
+    record "slots of job $job" "$line"
+  done
 }
 
 # The former release stays: a station that is running reads from it until it is started anew.

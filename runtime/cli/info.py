@@ -13,7 +13,8 @@ from lineward.runtime.calibration_file import read_calibration
 from lineward.runtime.cli import PASSED, trusted_bundle
 from lineward.runtime.cli.console import print_table
 from lineward.runtime.cli.promise import describe_calibration, describe_threshold
-from lineward.runtime.manifest import Manifest
+from lineward.runtime.conformal import percent
+from lineward.runtime.manifest import Conversion, Manifest, MinimumArea
 from lineward.runtime.trust import AcceptAny, open_trust
 
 
@@ -71,10 +72,33 @@ def describe(manifest: Manifest) -> list[tuple[str, str]]:
             ("added", f"{a.images} images, {a.rows} rows, {a.created}, to the bundle {a.bundle_sha256[:12]}")
             for a in o.additions
         ),
+        *describe_conversion(m.conversion),
         (
             "map",
             f"{m.score.map_width}x{m.score.map_height}, sigma {m.score.sigma:g}, image score: {m.score.image_score}",
         ),
+        *([("area", _area(m.score.area, m.threshold.value))] if m.score.area else []),
         ("data", f"sha256 {o.data_sha256}"),
         ("tools", ", ".join(f"{name} {version}" for name, version in o.tools.items())),
+    ]
+
+
+def _area(area: MinimumArea, threshold: float) -> str:
+    level = f"{area.level * threshold:.4f}, {percent(area.level)} of the threshold"
+    return f"rejected too: {area.pixels} connected map pixels or more above {level}; the promise covers both"
+
+
+def describe_conversion(conversion: Conversion | None) -> list[tuple[str, str]]:
+    """What a lower precision cost, in words; nothing in float32."""
+    if conversion is None:
+        return []
+    c, layers = conversion, ", ".join(conversion.float32_layers)
+    return [
+        ("precision", c.precision + (f"; float32 where it cost most: {layers}" if layers else "")),
+        (
+            "cost of it",
+            f"image AUROC {c.auroc:.4f}, in float32 {c.float32_auroc:.4f} (allowed drop {c.max_drop:g}), "
+            f"on {c.good} good images and {c.defects} {c.evidence}; "
+            f"threshold {c.threshold:.4f}, in float32 {c.float32_threshold:.4f}",
+        ),
     ]

@@ -71,8 +71,13 @@ def role_of(product: str) -> str:
     return f"{words}-{hashlib.sha256(product.encode()).hexdigest()[:12]}"
 
 
-def decode_release(custom: object, path: str, product: str) -> Release:
+def decode_release(custom: object, path: str, product: str | None = None) -> Release:
     """Read the `custom` metadata of a target.
+
+    Args:
+        custom: as it stands in the list.
+        path: of the target.
+        product: that it must be of; None: whichever the path is of.
 
     Raises:
         FleetError: it is not of this form, or is for another product or path than it lies under.
@@ -84,7 +89,7 @@ def decode_release(custom: object, path: str, product: str) -> Release:
             f"{path}: what the repository says of it is not understood ({error})",
             do="publish it with `lineward publish` of this version, or update Lineward here",
         ) from error
-    if release.product != product or release.path != path:
+    if product not in (None, release.product) or release.path != path:
         raise FleetError(
             f"{path}: is said to be version {release.version} of {release.product!r}, which does not belong there",
             do="find out who signed that for this product; publish it again with `lineward publish add`",

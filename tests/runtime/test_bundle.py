@@ -61,6 +61,20 @@ def test_what_is_read(tiny, tiny_path):
     assert bundle.sha256 == hashlib.sha256(encode_manifest(bundle.manifest)).hexdigest() == tiny.sha256
 
 
+def test_the_bank_is_held_once(tiny):
+    assert np.shares_memory(tiny.bank, np.frombuffer(tiny.members[BANK], np.uint8))
+    assert not tiny.bank.flags.writeable
+
+
+@pytest.mark.parametrize("before", [b"", b" ", b"    "])
+def test_a_bank_that_another_program_wrote_is_read_wherever_it_lies(tiny, rebundle, before: bytes):
+    member = tiny.members[BANK]
+    length = int.from_bytes(member[:8], "little")
+    header, rows = member[8 : 8 + length].rstrip() + before, member[8 + length :]
+    moved = decode_bundle(rebundle({BANK: len(header).to_bytes(8, "little") + header + rows}), "moved.lineward")
+    np.testing.assert_array_equal(moved.bank, tiny.bank)
+
+
 def test_the_name_of_a_bundle_changes_with_any_member(tiny, rebundle):
     other = decode_bundle(rebundle({EMBEDDING: tiny.members[EMBEDDING] + b"\0"}), "other")
     assert other.sha256 != tiny.sha256

@@ -84,7 +84,7 @@ def test_it_is_frozen(tiny):
         tiny.manifest.threshold.value = 2.0
 
 
-OPTIONAL = {"drift", "tiles"}  # older bundles lack it
+OPTIONAL = {"conversion", "drift", "tiles"}  # older bundles lack it
 REFERENCE = {name: [0.1, 0.2] for name in DriftReference.__struct_fields__}
 
 

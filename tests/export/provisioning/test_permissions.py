@@ -91,15 +91,24 @@ def test_the_unit_is_hardened_and_lets_a_station_work():
     assert "MemoryDenyWriteExecute=yes" not in lines
 
 
-def test_systemd_understands_every_line(tmp_path):
+@pytest.mark.parametrize("name", ["lineward", "lineward-pull"])
+def test_systemd_understands_every_line(tmp_path, name):
     if not shutil.which("systemd-analyze"):
         pytest.skip("no systemd-analyze on this machine")
     # The program does not exist here, which is a complaint of another kind than a line that is not understood.
-    unit = tmp_path / "lineward@line-3.service"
-    unit.write_text(UNIT.read_text().replace("/opt/lineward/bin/lineward", "/bin/true"))
-    folder = tmp_path / "lineward@line-3.service.d"
+    unit = tmp_path / f"{name}@line-3.service"
+    text = UNIT.with_name(f"{name}@.service").read_text()
+    unit.write_text(text.replace("/opt/lineward/bin/lineward", "/bin/true"))
+    folder = tmp_path / f"{name}@line-3.service.d"
     folder.mkdir()
     (folder / "device.conf").write_text(read_permissions(station(tmp_path, VIDEO + OUTPUT)).drop_in("line-3"))
     told = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False)
-    mine = [line for line in told.stderr.splitlines() if "lineward@" in line]
+    mine = [line for line in told.stderr.splitlines() if f"{name}@" in line]
     assert mine == []
+
+
+def test_the_document_shows_the_unit_that_pulls():
+    text = (Path(__file__).parents[3] / "docs" / "fleet.md").read_text()
+    shown = text.partition("```ini\n")[2].partition("```")[0]
+    unit = UNIT.with_name("lineward-pull@.service").read_text()
+    assert shown.partition("[Unit]")[2] == unit.partition("[Unit]")[2]

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+
+pytest.importorskip("tuf", reason="tuf is not installed (lineward[fleet])")
+
 from tuf.api.metadata import Metadata, MetaFile, TargetFile
 
 from lineward.export.fleet import keys, lists, publishing
@@ -628,6 +631,34 @@ def test_two_pulls_at_once(world):
         pytest.raises(FleetError, match="another pull is under way"),
     ):
         world.pull()
+
+
+def test_what_a_power_cut_tore_is_fetched_again(world):
+    world.fleet.add(6)
+    world.pull()
+    files = [path for path in (world.state / "metadata").rglob("*.json") if not path.is_symlink()]
+    assert len(files) == 5
+    for path in files:
+        os.truncate(path, path.stat().st_size // 2)
+        assert world.pull() == []
+    world.fleet.add(7)
+    assert world.pull() == [f"{PRODUCT} 7 deployed, in place of 6"]
+
+
+def test_a_list_that_names_another_product_gives_none_of_it(world):
+    """Whoever lists one product cannot have stations take another one for it."""
+    publishing.delegate(world.fleet.publisher(), "bolt", [LISTER.public])
+    bolt = world.fleet.folder.parent / "bolt.lineward"
+    bolt.write_bytes(bundle(9, PACKER, product="bolt"))
+    release = publishing.add(world.fleet.publisher(), bolt, (), 100, False)
+    now = lists.read_lists(world.fleet.folder)
+    now.products[ROLE].signed.targets[release.path] = now.products[role_of("bolt")].signed.targets[release.path]
+    now.changed.add(ROLE)
+    moment = datetime.now(timezone.utc)
+    lists.write_lists(now, keys.signers(opened(*EVERYONE), moment), {}, moment, 14)
+    with pytest.raises(FleetError, match="version 9 of 'bolt', which does not belong there"):
+        world.pull()
+    assert world.desk.active == 5
 
 
 def test_a_root_that_others_may_write(world):
