@@ -78,9 +78,11 @@ benchmarks: $(VENV)/.development
 	$(BIN)/python -m benchmarks.precision
 	$(BIN)/python -m benchmarks.similarity
 	$(BIN)/python -m benchmarks.station
+	$(BIN)/python -m benchmarks.tiles
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.training_memory
 	$(BIN)/python -m benchmarks.calibration $${LINEWARD_DATA:-../shared/data}/mvtec_ad_384
+	$(BIN)/python -m benchmarks.calibration.areas $${LINEWARD_DATA:-../shared/data}/mvtec_ad_384
 	$(BIN)/python -m benchmarks.adaptation $${LINEWARD_DATA:-../shared/data}/mvtec_ad_384
 
 # Goes on where it stopped: runs that finished are kept under build/, or in LINEWARD_CACHE.

@@ -2,9 +2,9 @@
 
     python -m benchmarks.tiles
 
-A frame shows a tray of eight synthetic parts, each photographed with 1024 pixels. In defective frames one of the parts
-has a dark spot. Both bundles have the same input, rows and position 0; one sees each frame as one input, the other as
-2x4 tiles.
+A frame shows a tray of 128 synthetic parts, each photographed with 256 pixels. Defective frames are the good ones that
+judge, with a dark spot on one of the parts. Both bundles have the same input, rows and position 0; one sees each frame
+as one input, the other as 2x4 tiles.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from lineward.runtime.images import write_png
 from lineward.runtime.inspection import Verdict
 from lineward.runtime.inspector import Inspector
 
-SIDE, ROWS, COLUMNS = 1024, 2, 4
-PARTS = 48
+SIDE, ROWS, COLUMNS = 256, 8, 16
+TILES = (2, 4)
+PARTS = 120
 """Different parts; the first half is learned from, the other judges."""
-TRAIN, TEST = 40, 12
+TRAIN, TEST = 40, 16
 SPOTS = (24, 48)
 """Diameters of the spots, in pixels of the frame."""
 DARKER = 60
@@ -64,16 +65,15 @@ def main() -> None:
             paths.append(Path(scratch) / f"{index:03d}.png")
             write_png(paths[-1], _tray(learned, random))
         good = [_tray(apart, random) for _ in range(TEST)]
-        spotted = {size: [_spotted(_tray(apart, random), size, random) for _ in range(TEST)] for size in SPOTS}
-        ways = {"whole": WHOLE, "tiles 2x4": replace(WHOLE, tiles=(ROWS, COLUMNS))}
+        spotted = {size: [_spotted(frame, size, random) for frame in good] for size in SPOTS}
+        ways = {"whole": WHOLE, "tiles 2x4": replace(WHOLE, tiles=TILES)}
         figures = {}
         for name, recipe in ways.items():
             bundle = decode_bundle(train(paths, "tray", recipe=recipe, progress=progress), name)
             figures[name] = _judged(bundle, good, spotted)
             print(name, figures[name], flush=True)
-    frames = (
-        f"{TRAIN} good frames of {COLUMNS * SIDE}x{ROWS * SIDE} learned from; {TEST} good ones and {TEST} a spot judged"
-    )
+    size = f"{COLUMNS * SIDE}x{ROWS * SIDE} pixels"
+    frames = f"{size}; {TRAIN} good ones learned from, {TEST} others judged as they are and with each spot"
     write_results("tiles", "python -m benchmarks.tiles", {"frames": frames, "darker_by": DARKER, **figures})
 
 
@@ -84,7 +84,7 @@ def _rendered(seed: int, advance: Any) -> Picture:
 
 
 def _tray(parts: Sequence[Picture], random: np.random.Generator) -> Picture:
-    chosen = [parts[i] for i in random.choice(len(parts), ROWS * COLUMNS, replace=False)]
+    chosen = [parts[i] for i in random.choice(len(parts), ROWS * COLUMNS)]
     rows = [np.concatenate(chosen[row * COLUMNS : (row + 1) * COLUMNS], axis=1) for row in range(ROWS)]
     return np.concatenate(rows)
 

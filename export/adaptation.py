@@ -176,6 +176,7 @@ class _Eye:
         self.bank = bundle.bank
         self.camera = OneCamera(bundle)
         self._view, self._grid = bundle.view, bundle.manifest.grid
+        self._area = bundle.manifest.score.area
         self._session = EmbeddingSession(bundle.members[EMBEDDING], self._grid, threads=1)
 
     def embed(self, frame: Frame) -> Rows:
@@ -192,7 +193,7 @@ class _Eye:
     def score(self, similarity: Similarity) -> float:
         """The image score, of each patch's greatest similarity."""
         scores = (1 - similarity).reshape(-1, self._grid.rows, self._grid.columns)
-        return image_score(self._view.maps.anomaly_map(self._view.merge(scores)))
+        return image_score(self._view.maps.anomaly_map(self._view.merge(scores)), self._area)
 
 
 @dataclass(frozen=True)
@@ -332,7 +333,8 @@ def _golden(grown: Bundle) -> tuple[tuple[Golden, ...], dict[str, bytes]]:
     for golden in grown.manifest.golden:
         frame = decode_image(grown.members[golden.image], golden.image)
         scores = next(inspector.patch_scores([frame]))
-        records.append(msgspec.structs.replace(golden, image_score=image_score(maps.anomaly_map(scores))))
+        score = image_score(maps.anomaly_map(scores), grown.manifest.score.area)
+        records.append(msgspec.structs.replace(golden, image_score=score))
         members[golden.scores] = encode_tensor(GOLDEN_TENSOR, scores)
     return tuple(records), members
 

@@ -79,11 +79,13 @@ from lineward.runtime.inspector import Inspector
 from lineward.runtime.manifest import (
     FORMAT,
     MOST_PATCHES,
+    MOST_PIXELS,
     MOST_TILES,
     Conversion,
     Golden,
     Grid,
     Manifest,
+    MinimumArea,
     Origin,
     Score,
     Threshold,
@@ -95,6 +97,8 @@ from lineward.runtime.region import Region, encode_region
 from lineward.runtime.view import View
 
 _BATCH = 8
+AREA_LEVEL = 0.8
+"""What a large area must be above, as a share of the threshold, if nothing else is said."""
 _MOST_MAP = 2048
 """Pixels of the anomaly map's longer side, at most."""
 _SMOOTHING = 4 / 256
@@ -122,6 +126,7 @@ class Recipe:
         precision: of the embedding graph: see `conversion.PRECISIONS`.
         max_drop: of image AUROC, that a lower precision may cost.
         seed: seed of every random choice.
+        area: a second reason to reject; None: the greatest value of the map alone decides.
         region: what of the image counts, a mask image or a polygon: see `read_region`; None for all.
         tiles: rows and columns of tiles that a frame is cut into, each brought to `size`; None for the frame as one.
         overlap: of neighbouring tiles, as a share of a tile.
@@ -143,9 +148,10 @@ class Recipe:
     precision: str = FLOAT32
     max_drop: float = 0.01
     seed: int = 0
+    area: MinimumArea | None = None
     region: str | None = None
     tiles: tuple[int, int] | None = None
-    overlap: float = 0.1
+    overlap: float = 0.2
 
     @property
     def patches(self) -> int:
@@ -231,7 +237,7 @@ def train(
     bundle = decode_bundle(encode_bundle(draft, learned.members), "the new bundle")
     inspector = Inspector(bundle)
     if not plan.folds:
-        judged = _judge(inspector, sight, apart, "score held-out images", progress)
+        judged = _judge(inspector, apart, sight, "score held-out images", progress)
     scores = [judgement.score for judgement in judged]
     threshold = _threshold(scores, plan, recipe)
     if defects:
@@ -274,9 +280,10 @@ def _check_tiles(recipe: Recipe) -> None:
             "the place of a patch in a tile is not its place in the frame", do="choose --position 0 with --tiles"
         )
     assert recipe.cut is not None
-    if not recipe.cut.fit(recipe.patches, recipe.patches):
+    if not recipe.cut.fit(recipe.patches, recipe.patches, recipe.size**2):
         raise TrainingError(
-            f"{rows}x{columns} tiles of {recipe.patches} patches make more than {MOST_PATCHES} patches a side",
+            f"{rows}x{columns} tiles of {recipe.size} pixels make more than {MOST_PATCHES} patches a side or "
+            f"{MOST_PIXELS} pixels",
             do="choose fewer tiles, or a smaller --size",
         )
 
@@ -310,7 +317,14 @@ def _score(recipe: Recipe) -> Score:
     rows, columns = recipe.cut.patches(recipe.patches, recipe.patches) if recipe.cut else (recipe.patches,) * 2
     stride = min(recipe.levels)
     scale = min(1.0, _MOST_MAP / (max(rows, columns) * stride))
-    return Score(round(rows * stride * scale), round(columns * stride * scale), recipe.size * _SMOOTHING * scale)
+    height, width = round(rows * stride * scale), round(columns * stride * scale)
+    area = recipe.area
+    if area is not None and not (1 <= area.pixels <= height * width and 0 < area.level < 1):  # false for NaN too
+        raise TrainingError(
+            f"an area of {area.pixels} pixels above {area.level:g} of the threshold makes no sense",
+            do=f"choose 1 to {height * width} pixels of the map, and a share between 0 and 1 such as {AREA_LEVEL}",
+        )
+    return Score(height, width, recipe.size * _SMOOTHING * scale, area=area)
 
 
 @dataclass(frozen=True)
@@ -447,7 +461,7 @@ def _judge_folds(
         with progress.step(f"fold {number} of {len(plan.folds)}", 1) as advance:
             learned = _learn(others, backbone, recipe, sight, progress)
             inspector = Inspector(_packed(learned, plan, backbone, recipe))
-            judged = _judge(inspector, sight, [paths[i] for i in fold], "score the fold", progress)
+            judged = _judge(inspector, [paths[i] for i in fold], sight, "score the fold", progress)
             judgements.update(zip(fold.tolist(), judged, strict=True))
             advance(1)
     return [judgements[i] for i in range(len(judgements))]
@@ -549,7 +563,7 @@ def _draft(product: str, version: int, recipe: Recipe, learned: _Learned, backbo
 
 
 def _judge(
-    inspector: Inspector, sight: _Sight, paths: Sequence[Path], step: str, progress: Progress
+    inspector: Inspector, paths: Sequence[Path], sight: _Sight, step: str, progress: Progress
 ) -> list[_Judgement]:
     """Inspect as the device will."""
     judgements = []
@@ -575,7 +589,7 @@ def _with_escapes(
     threshold: Threshold, inspector: Inspector, sight: _Sight, defects: Sequence[Path], progress: Progress
 ) -> Threshold:
     distinct = distinct_images(defects)
-    judged = _judge(inspector, sight, [path for path, _ in distinct], "score defective parts", progress)
+    judged = _judge(inspector, [path for path, _ in distinct], sight, "score defective parts", progress)
     escapes = escapes_at(
         [judgement.score for judgement in judged], threshold.value, fingerprint(digest for _, digest in distinct)
     )
@@ -592,7 +606,7 @@ def _golden(bundle: Bundle, inspector: Inspector, frame: Frame) -> tuple[tuple[G
             image=f"golden/{name}.png",
             scores=f"golden/{name}.safetensors",
             preprocessed_sha256=bundle.view.sha256(image),
-            image_score=image_score(maps.anomaly_map(scores)),
+            image_score=image_score(maps.anomaly_map(scores), bundle.manifest.score.area),
         )
         records.append(record)
         members[record.image] = encode_png(image)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lineward.runtime.manifest import Score
+from lineward.runtime.blob import level_of
+from lineward.runtime.manifest import MinimumArea, Score
 from lineward.runtime.region import Region, patches_within
 
 
@@ -61,9 +63,22 @@ class MapMaker:
         return np.asarray(self._rows @ patches @ self._columns.T, dtype=np.float32)
 
 
-def image_score(anomaly_map: NDArray[np.float32]) -> float:
-    """The greatest value of the map; NaN where the map holds one."""
-    return float(np.max(anomaly_map))
+def image_score(anomaly_map: NDArray[np.float32], area: MinimumArea | None = None) -> float:
+    """The greatest value of the map, or what a large area makes of a fainter one; NaN where the map holds one.
+
+    With a minimum area the score is max(greatest value, v / level), v being the greatest value at which the map holds a
+    connected area of that many pixels. So it is above a threshold t exactly if a pixel is above t, or such an area is
+    above level * t: one number, and what is promised of its threshold is promised of both reasons together.
+
+    Args:
+        anomaly_map: float32 [map_height, map_width].
+        area: the minimum area; None: the greatest value alone.
+    """
+    greatest = float(np.max(anomaly_map))
+    if area is None or not 0 < greatest < math.inf or not math.isfinite(float(np.min(anomaly_map))):
+        return greatest
+    value = level_of(anomaly_map, area.pixels, area.level * greatest)
+    return max(greatest, value / area.level)
 
 
 def _upsample_and_smooth(patches: int, pixels: int, sigma: float) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ could have changed it. Without it the bundle's own threshold applies.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,8 @@ from lineward.runtime.manifest import Record, Sha256, Threshold
 
 FORMAT = 1
 """The format of calibration files this runtime reads and writes."""
+
+SUFFIX = ".calibration.json"
 
 _LIMIT = 1 << 16
 _MODE = 0o644
@@ -46,10 +49,20 @@ class Calibration(Record, frozen=True):
     copies: Annotated[int, Meta(ge=0)]
     threshold: Threshold
 
+    @property
+    def sha256(self) -> str:
+        """SHA-256 (hex) of the file as `write_calibration` writes it; it names the calibration."""
+        return hashlib.sha256(_encode(self)).hexdigest()
+
 
 def default_path(bundle: Path) -> Path:
     """Where a bundle's calibration file lies if nothing else is said: beside it."""
-    return bundle.with_suffix(".calibration.json")
+    return bundle.with_suffix(SUFFIX)
+
+
+def path_for(place: Path, bundle_sha256: str) -> Path:
+    """The file of a bundle at a place: the place itself or, in a folder, the one that is named after the bundle."""
+    return place / f"{bundle_sha256[:16]}{SUFFIX}" if place.is_dir() else place
 
 
 def former_path(path: Path) -> Path:
@@ -92,7 +105,7 @@ def check_bound(calibration: Calibration, bundle: Bundle) -> None:
         raise CalibrationError(
             f"a calibration of {calibration.product}, version {calibration.bundle_version} "
             f"(sha256 {calibration.bundle_sha256[:12]}), not of this bundle (sha256 {bundle.sha256[:12]})",
-            do="calibrate again with this bundle, or leave --calibration out to use the bundle's own threshold",
+            do="calibrate again with this bundle, or name no calibration, to use the bundle's own threshold",
         )
 
 
@@ -102,7 +115,7 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
     Raises:
         CalibrationError: the folder is missing, full or not writable; the old file is as it was.
     """
-    data = msgspec.json.format(msgspec.json.encode(calibration, order="deterministic"), indent=2) + b"\n"
+    data = _encode(calibration)
     try:
         if path.exists():
             _write(former_path(path), path.read_bytes())
@@ -130,6 +143,35 @@ def remove_calibration(path: Path) -> Path:
             f"{path}: cannot be removed ({error.strerror})", do="check the path and the folder's permissions"
         ) from error
     return former
+
+
+def restore_calibration(path: Path, bundle: Bundle) -> Calibration:
+    """Bring back the calibration that was replaced or removed last; the one that it replaces becomes the former one.
+
+    Raises:
+        CalibrationError: there is none, it is malformed or of another bundle, or the folder is not writable.
+        KeyFileError: it cannot be read, or others than its owner could have changed it.
+    """
+    calibration = read_former(path, bundle)
+    write_calibration(path, calibration)
+    return calibration
+
+
+def read_former(path: Path, bundle: Bundle) -> Calibration:
+    """The calibration that was replaced or removed last.
+
+    Raises:
+        CalibrationError: there is none, or it is malformed or of another bundle.
+        KeyFileError: it cannot be read, or others than its owner could have changed it.
+    """
+    former = former_path(path)
+    if not former.exists():
+        raise CalibrationError(f"{former}: there is no former calibration", do="calibrate: `lineward calibrate`")
+    return read_calibration(former, bundle)
+
+
+def _encode(calibration: Calibration) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(calibration, order="deterministic"), indent=2) + b"\n"
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -20,7 +20,7 @@ class Verdict(str, enum.Enum):
 
 
 class Reason(str, enum.Enum):
-    """Why a verdict was given. All but the first two mean that the part could not be judged, and is rejected."""
+    """Why a verdict was given. All but those in `JUDGED` mean that the part could not be judged, and is rejected."""
 
     WITHIN_THRESHOLD = "within_threshold"
     ABOVE_THRESHOLD = "above_threshold"
@@ -37,6 +37,11 @@ class Reason(str, enum.Enum):
     JOB_CHANGING = "job_changing"
     JOURNAL_BEHIND = "journal_behind"
     STATION_KILLED = "station_killed"
+    AREA_ABOVE_THRESHOLD = "area_above_threshold"
+
+
+JUDGED = (Reason.WITHIN_THRESHOLD, Reason.ABOVE_THRESHOLD, Reason.AREA_ABOVE_THRESHOLD)
+"""Reasons of parts whose score says all."""
 
 
 class Outcome(str, enum.Enum):
@@ -51,7 +56,7 @@ def outcome_of(reason: Reason) -> Outcome:
     """The count that a reason belongs to."""
     if reason is Reason.WITHIN_THRESHOLD:
         return Outcome.PASSED
-    return Outcome.REJECTED if reason is Reason.ABOVE_THRESHOLD else Outcome.REJECTED_WITHOUT_VERDICT
+    return Outcome.REJECTED if reason in JUDGED else Outcome.REJECTED_WITHOUT_VERDICT
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ class Inspection:
         seconds: from frame to verdict.
         pixels: the preprocessed frame that was scored, uint8 [height, width, 3], its tiles one below the other; it may
             be the frame itself, and is lent as that is. None when there is none.
+        pixel_threshold: what a large area must be above to reject the part; NaN where the bundle asks for none.
+        area: pixels of the largest connected area of the map above it; 0 where there is none.
     """
 
     verdict: Verdict
@@ -76,6 +83,8 @@ class Inspection:
     anomaly_map: NDArray[np.float32] | None
     seconds: float
     pixels: NDArray[np.uint8] | None = None
+    pixel_threshold: float = math.nan
+    area: int = 0
 
 
 def decide(score: float, threshold: float) -> tuple[Verdict, Reason]:

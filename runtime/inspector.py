@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lineward.runtime.anomaly_map import image_score
+from lineward.runtime.blob import largest_blob
 from lineward.runtime.bundle import Bundle
 from lineward.runtime.calibration_file import Calibration, check_bound
 from lineward.runtime.engines import Engine, OnnxRuntimeEngine
-from lineward.runtime.inspection import Inspection, decide
+from lineward.runtime.inspection import Inspection, Reason, decide
+from lineward.runtime.manifest import MinimumArea
 from lineward.runtime.preprocessing import Frame
 from lineward.runtime.stages import Stage, StageEnded, nobody
 
@@ -75,10 +78,13 @@ class Inspector:
         patch_scores = self._view.merge(self._score(pixels))
         anomaly_map = self._maps.anomaly_map(patch_scores)
         self._ended(Stage.MAP)
-        score = image_score(anomaly_map)
+        area = self.bundle.manifest.score.area
+        score = image_score(anomaly_map, area)
         threshold = self.threshold.value
         verdict, reason = decide(score, threshold)
         inspection = Inspection(verdict, reason, score, threshold, anomaly_map, time.perf_counter() - start, seen)
+        if area is not None:
+            inspection = _with_area(inspection, area)
         self._ended(Stage.VERDICT)
         return inspection
 
@@ -97,6 +103,15 @@ class Inspector:
             scores.append(self._engine.score(pixels[start : start + _BATCH]))
             self._ended(Stage.SIMILARITY)
         return scores[0] if len(scores) == 1 else np.concatenate(scores)
+
+
+def _with_area(i: Inspection, area: MinimumArea) -> Inspection:
+    """What the area has to do with a verdict; the verdict itself is the score's."""
+    assert i.anomaly_map is not None
+    level = area.level * i.threshold
+    faint = i.reason is Reason.ABOVE_THRESHOLD and float(np.max(i.anomaly_map)) <= i.threshold
+    reason = Reason.AREA_ABOVE_THRESHOLD if faint else i.reason
+    return replace(i, reason=reason, pixel_threshold=level, area=largest_blob(i.anomaly_map, level))
 
 
 def _chunks(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:

@@ -21,6 +21,8 @@ Count = Annotated[int, Meta(ge=1, le=1 << 24)]
 Pixels = Annotated[int, Meta(ge=8, le=8192)]
 MOST_PATCHES = 2048
 """Patches of a frame from side to side, at most."""
+MOST_PIXELS = 1 << 27
+"""Pixels of all tiles of a frame together, at most: more than those of a frame of 12k x 8k."""
 MOST_TILES = 32
 """Tiles of a frame from side to side, at most."""
 Patches = Annotated[int, Meta(ge=1, le=MOST_PATCHES)]
@@ -69,6 +71,18 @@ class Grid(Record, frozen=True, omit_defaults=True):
     split: Split | None = None
 
 
+class MinimumArea(Record, frozen=True):
+    """A second reason to reject: a connected area of the map that is large, if faint.
+
+    Attributes:
+        pixels: of the map; a blob of so many or more rejects the part.
+        level: that the blob lies above, as a share of the threshold.
+    """
+
+    pixels: Count
+    level: Rate
+
+
 class Tiles(Record, frozen=True):
     """How a frame is cut into inputs of the graph, which overlap (docs/region-and-tiles.md).
 
@@ -89,13 +103,14 @@ class Tiles(Record, frozen=True):
         down = self.rows * (rows - self.overlap_rows) + self.overlap_rows
         return down, self.columns * (columns - self.overlap_columns) + self.overlap_columns
 
-    def fit(self, rows: int, columns: int) -> bool:
-        """Whether tiles of so many patches overlap by no more than half, and make no more patches than are allowed."""
+    def fit(self, rows: int, columns: int, pixels: int) -> bool:
+        """Whether tiles of so many patches and pixels overlap by half or less, and are not too much for a device."""
         overlap = 2 * self.overlap_rows <= rows and 2 * self.overlap_columns <= columns
-        return overlap and max(self.patches(rows, columns)) <= MOST_PATCHES
+        small = max(self.patches(rows, columns)) <= MOST_PATCHES
+        return overlap and small and self.rows * self.columns * pixels <= MOST_PIXELS
 
 
-class Score(Record, frozen=True):
+class Score(Record, frozen=True, omit_defaults=True):
     """How patch scores become an anomaly map and an image score.
 
     Attributes:
@@ -103,12 +118,14 @@ class Score(Record, frozen=True):
         map_width: columns of the anomaly map.
         sigma: standard deviation of the Gaussian that smooths the map, in map pixels.
         image_score: how the map becomes one number: "max".
+        area: what else raises that number; None: nothing.
     """
 
     map_height: Pixels
     map_width: Pixels
     sigma: Annotated[float, Meta(gt=0, le=64)]
     image_score: str = IMAGE_SCORE
+    area: MinimumArea | None = None
 
 
 class Bound(Record, frozen=True):
@@ -412,9 +429,9 @@ def _check_known(manifest: Manifest, where: str) -> None:
             do="take the bundle again from where it was made",
         )
     grid, tiles = manifest.grid, manifest.tiles
-    if tiles is not None and not tiles.fit(grid.rows, grid.columns):
+    if tiles is not None and not tiles.fit(grid.rows, grid.columns, preprocessing.height * preprocessing.width):
         raise BundleError(
             f"{where}: {tiles.rows}x{tiles.columns} tiles of {grid.rows}x{grid.columns} patches overlap by more than "
-            f"half, or make more than {MOST_PATCHES} patches a side",
+            f"half, or make more than {MOST_PATCHES} patches a side or {MOST_PIXELS} pixels",
             do="take the bundle again from where it was made",
         )

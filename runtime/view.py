@@ -34,14 +34,12 @@ class _Tile:
         left: its first column.
         counts: which of its patches count, bool [rows, columns].
         weights: of its patch scores among those of the tiles that it overlaps, float32 [rows, columns].
-        shown: which of its pixels are shown, bool [height, width, 1]; None: all.
     """
 
     top: int
     left: int
     counts: NDArray[np.bool_]
     weights: NDArray[np.float32]
-    shown: NDArray[np.bool_] | None
 
     @property
     def place(self) -> tuple[slice, slice]:
@@ -90,7 +88,7 @@ class View:
             counts = within[top : top + patches.rows, left : left + patches.columns]
             if counts.any():
                 weights = np.outer(down[row], across[column])
-                self._tiles.append(_Tile(top, left, counts, weights, _shown(counts, spec)))
+                self._tiles.append(_Tile(top, left, counts, weights))
         self.counts = np.stack([tile.counts.ravel() for tile in self._tiles])
 
     @property
@@ -139,7 +137,7 @@ class View:
                 do=f"pass frames with at least {SMALLEST_SIDE} pixels a side of each tile",
             )
         pixels = preprocess(frame[top:bottom, left:right], self._spec)
-        return pixels if tile.shown is None else np.where(tile.shown, pixels, _OUTSIDE)
+        return pixels if tile.counts.all() else np.where(_shown(tile.counts, self._spec), pixels, _OUTSIDE)
 
     @staticmethod
     def _span(first: int, count: int, of: int, pixels: int) -> tuple[int, int]:
@@ -158,9 +156,7 @@ def _weights(tiles: int, patches: int, overlap: int) -> NDArray[np.float32]:
     return weights
 
 
-def _shown(counts: NDArray[np.bool_], spec: Preprocessing) -> NDArray[np.bool_] | None:
-    """What counts only in part is shown whole: a patch sees all of its pixels."""
-    if counts.all():
-        return None
+def _shown(counts: NDArray[np.bool_], spec: Preprocessing) -> NDArray[np.bool_]:
+    """The pixels of patches that count, bool [height, width, 1]: what counts only in part is shown whole."""
     shown = cv2.resize(counts.astype(np.uint8), (spec.width, spec.height), interpolation=cv2.INTER_NEAREST)
     return shown.astype(np.bool_)[:, :, np.newaxis]

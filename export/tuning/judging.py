@@ -127,7 +127,7 @@ def _accuracy(
     for index, (embeddings, mask) in enumerate(zip(seen, masks, strict=True)):
         patches[view.counts] = 1 - greatest_similarity(embeddings, bank)
         anomaly_map = view.maps.anomaly_map(view.merge(patches.reshape(-1, grid.rows, grid.columns)))
-        scores[index] = image_score(anomaly_map)
+        scores[index] = image_score(anomaly_map, bundle.manifest.score.area)
         if mask is not None:
             pixels.update(_resized(anomaly_map), mask)
         advance(index + 1)

@@ -13,7 +13,8 @@ from lineward.runtime.calibration_file import read_calibration
 from lineward.runtime.cli import PASSED, trusted_bundle
 from lineward.runtime.cli.console import print_table
 from lineward.runtime.cli.promise import describe_calibration, describe_threshold
-from lineward.runtime.manifest import Conversion, Manifest
+from lineward.runtime.conformal import percent
+from lineward.runtime.manifest import Conversion, Manifest, MinimumArea
 from lineward.runtime.trust import AcceptAny, open_trust
 
 
@@ -76,9 +77,15 @@ def describe(manifest: Manifest) -> list[tuple[str, str]]:
             "map",
             f"{m.score.map_width}x{m.score.map_height}, sigma {m.score.sigma:g}, image score: {m.score.image_score}",
         ),
+        *([("area", _area(m.score.area, m.threshold.value))] if m.score.area else []),
         ("data", f"sha256 {o.data_sha256}"),
         ("tools", ", ".join(f"{name} {version}" for name, version in o.tools.items())),
     ]
+
+
+def _area(area: MinimumArea, threshold: float) -> str:
+    level = f"{area.level * threshold:.4f}, {percent(area.level)} of the threshold"
+    return f"rejected too: {area.pixels} connected map pixels or more above {level}; the promise covers both"
 
 
 def describe_conversion(conversion: Conversion | None) -> list[tuple[str, str]]:

@@ -25,7 +25,7 @@ from lineward.runtime.inspector import Inspector
 from lineward.runtime.overlay import draw_overlay
 from lineward.runtime.pipeline import in_order
 
-COLUMNS = ("path", "score", "threshold", "verdict", "reason", "milliseconds")
+COLUMNS = ("path", "score", "threshold", "verdict", "reason", "milliseconds", "area")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Row:
         """The values of `COLUMNS`; a score that is not finite is None."""
         i = self.inspection
         score = i.score if math.isfinite(i.score) else None
-        values = (str(self.path), score, i.threshold, i.verdict.value, i.reason.value, round(i.seconds * 1e3, 3))
+        area = i.area if math.isfinite(i.pixel_threshold) else None
+        values = (str(self.path), score, i.threshold, i.verdict.value, i.reason.value, round(i.seconds * 1e3, 3), area)
         return dict(zip(COLUMNS, values, strict=True))
 
 
@@ -150,7 +151,10 @@ def _write_table(rows: Iterable[Row]) -> Iterator[Row]:
     """Print the rows as a table once all are there, and pass them on."""
     kept = list(rows)
     cells = [
-        (v["path"], _number(v["score"]), _number(v["threshold"]), v["verdict"], v["reason"], f"{v['milliseconds']:.1f}")
+        (
+            *(v["path"], _number(v["score"]), _number(v["threshold"]), v["verdict"], v["reason"]),
+            *(f"{v['milliseconds']:.1f}", "-" if v["area"] is None else v["area"]),
+        )
         for v in (row.values() for row in kept)
     ]
     print_table("", COLUMNS, [[str(cell) for cell in row] for row in cells])

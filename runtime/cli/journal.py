@@ -84,14 +84,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what is asked."""
-    path = _journal(arguments.station)
+    path = find_journal(arguments.station)
     if arguments.action == "prune":
         return _prune(path, arguments)
     with closing(JournalReader(path)) as reader:
         return _ACTIONS[arguments.action or "summary"](reader, arguments)
 
 
-def _journal(station: Path) -> Path:
+def find_journal(station: Path) -> Path:
+    """The journal of a station file, of a station's folder, or the file itself.
+
+    Raises:
+        StationError: the station file cannot be read, or is none.
+    """
     if station.suffix == ".toml" and not station.is_dir():
         station = read_configuration(station).folder
     return station if station.is_file() else station / FILE_NAME
@@ -243,22 +248,44 @@ def _rescore(reader: JournalReader, arguments: argparse.Namespace) -> int:
     images = [image for image in reader.images(arguments.since, arguments.until) if image.row is not None]
     threshold = bundle.manifest.threshold.value
     with ConsoleProgress().step("inspect images", len(images)) as advance:
-        rescored = list(_inspect_all(inspector, reader.path.parent, images, advance))
-    values = (_rescored_values(r, threshold) for r in rescored if r.changed or arguments.format != "table")
+        rescored = list(inspect_saved(inspector, reader.path.parent, images, advance))
     if arguments.format == "table":
-        print_table("", RESCORED_COLUMNS, ([_cell(value) for value in row.values()] for row in values))
+        print_changed(rescored, threshold)
     else:
-        _print(RESCORED_COLUMNS, values, arguments.format)
-    unreadable = sum(r.now is None for r in rescored)
+        _print(RESCORED_COLUMNS, (_rescored_values(r, threshold) for r in rescored), arguments.format)
+    print(count_changes(rescored), file=sys.stderr)
+    if any(r.now is None for r in rescored):
+        return FAILED
+    return REJECTED if any(r.changed for r in rescored) else PASSED
+
+
+def print_changed(rescored: Iterable[Rescored], threshold: float) -> None:
+    """Print a table of the verdicts that would change under a threshold, with the ids of their parts."""
+    rows = (_rescored_values(r, threshold) for r in rescored if r.changed)
+    print_table("", RESCORED_COLUMNS, ([_cell(value) for value in row.values()] for row in rows))
+
+
+def count_changes(rescored: Sequence[Rescored]) -> str:
+    """How many verdicts would change, and how, in words."""
     changes = Counter(f"{r.then} to {r.now}" for r in rescored if r.changed)
     counted = "".join(f", {count} from {change}" for change, count in sorted(changes.items()))
-    print(f"{len(images)} images: {sum(changes.values())} verdicts would change{counted}", file=sys.stderr)
-    return FAILED if unreadable else REJECTED if changes else PASSED
+    return f"{len(rescored)} images: {sum(changes.values())} verdicts would change{counted}"
 
 
-def _inspect_all(
+def inspect_saved(
     inspector: Inspector, folder: Path, images: Sequence[SavedImage], advance: Callable[[int], None]
 ) -> Iterator[Rescored]:
+    """Inspect saved images of final parts anew; what cannot be read is told, and has no verdict now.
+
+    Args:
+        inspector: what to inspect with.
+        folder: of the station; the images' files are relative to it.
+        images: of parts that are final.
+        advance: told how many are done.
+
+    Raises:
+        EngineError: the engine failed.
+    """
     for done, image in enumerate(images, 1):
         assert image.row is not None  # images of parts that are not final are left out
         row = image.row

@@ -49,16 +49,18 @@ def _check(configuration: Configuration) -> int:
     rows = []
     for number, path in sorted(configuration.jobs.items()):
         began = time.monotonic()
-        manifest = load_job(number, active_bundle(number, path), configuration.engine, trust).bundle.manifest
+        own = configuration.calibrations.get(number)
+        job = load_job(number, active_bundle(number, path), configuration.engine, trust, own)
+        manifest = job.bundle.manifest
         took = time.monotonic() - began
         slow = (
             f", MORE THAN change_within = {configuration.change_within:g} s"
             if took > configuration.change_within
             else ""
         )
-        rows.append(
-            (f"job {number}", f"{manifest.product} {manifest.version}, golden images equal, {took:.1f} s{slow}")
-        )
+        by = f" by calibration {job.calibration_sha256[:12]}" if job.calibration else ""
+        what = f"{manifest.product} {manifest.version}, golden images equal, threshold {job.threshold:.4f}{by}"
+        rows.append((f"job {number}", f"{what}, {took:.1f} s{slow}"))
     with closing(open_camera(configuration.camera, configuration.trigger)) as camera:
         shape = f"{camera.shape} {camera.dtype}" if camera.shape else "shape known with its first image"
         rows.append(("camera", f"{camera.name}, {shape}"))

@@ -56,9 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
     with _folder(arguments.keep) as folder, closing(EventLog()) as log:
         configuration = at_the_desk(_configuration(arguments.station, folder), folder / "station")
         trust = open_trust(configuration.keys)
-        job = load_job(
-            configuration.first_job, configuration.jobs[configuration.first_job], configuration.engine, trust
-        )
+        number = configuration.first_job
+        own = configuration.calibrations.get(number)
+        job = load_job(number, configuration.jobs[number], configuration.engine, trust, own)
         plan = Plan(arguments.parts, 1.0, arguments.jitter, arguments.defects, arguments.seed, gige=arguments.gige)
         parts = render_parts(job.bundle, plan)
         seconds = sorted(job.inspector.inspect(parts[0].frame).seconds for _ in range(_SAMPLES))

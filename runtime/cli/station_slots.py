@@ -46,5 +46,6 @@ class Proof:
         Raises:
             LinewardError: it does not do here.
         """
-        job = open_job(self._job, bundle, self._configuration.engine)
+        calibration = self._configuration.calibrations.get(self._job)
+        job = open_job(self._job, bundle, self._configuration.engine, calibration)
         self.latency = check_latency(job.inspector, job.warm_frame, self._configuration.deadline)

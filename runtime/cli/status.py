@@ -15,6 +15,7 @@ import msgspec
 
 from lineward.runtime.cli.console import print_error, print_table
 from lineward.runtime.errors import JournalError, StationError, first_line
+from lineward.runtime.inspection import JUDGED
 from lineward.runtime.station.configuration import Configuration, Health, read_configuration
 from lineward.runtime.station.journal_reader import FILE_NAME, JournalReader
 from lineward.runtime.station.status import Spread, StatusReport, iso
@@ -123,6 +124,9 @@ def _rows(answer: StatusReport) -> Iterator[tuple[str, str]]:
     yield "state", answer.state + (f": {answer.offline_reason.replace('_', ' ')}" if answer.offline_reason else "")
     yield "since", f"{answer.since}, version {answer.version}"
     yield "job", f"{answer.job}: {answer.product}, bundle {answer.bundle[:12]}" if answer.bundle else "none yet"
+    if answer.threshold is not None:
+        by = f"this device's calibration {answer.calibration[:12]}" if answer.calibration else "the bundle's own"
+        yield "threshold", f"{answer.threshold:.4f}, {by}"
     yield "camera", answer.camera or "none"
     if answer.wire_connected is not None:
         yield "PLC", "connected" if answer.wire_connected else "not connected"
@@ -131,7 +135,7 @@ def _rows(answer: StatusReport) -> Iterator[tuple[str, str]]:
     yield "rejected", str(counts.rejected)
     yield "rejected without verdict", str(counts.rejected_without_verdict)
     for reason, count in counts.reasons.items():
-        if reason not in ("within_threshold", "above_threshold"):
+        if reason not in {judged.value for judged in JUDGED}:
             yield f"  {reason.replace('_', ' ')}", str(count)
     yield "missed triggers", str(counts.missed)
     if (last := answer.last_part) is not None:

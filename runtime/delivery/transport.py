@@ -72,14 +72,21 @@ class Transport(FetcherInterface):
 
     def _answer(self, connection: HTTPConnection, path: str) -> HTTPResponse:
         connection.connect()
-        with _hung_up_after(connection.sock, self._grace):
+        with _hung_up_after(connection.sock, self._grace) as late:
             connection.request("GET", path, headers={"User-Agent": "lineward", "Connection": "close"})
-            return connection.getresponse()
+            response = connection.getresponse()
+        if late.is_set():  # what came until then may look whole
+            response.close()
+            raise SlowRetrievalError(f"no whole answer within {self._grace:g} s")
+        return response
 
 
 @contextmanager
-def _hung_up_after(sock: socket.socket, seconds: float) -> Iterator[None]:
-    """Hang up unless it ends in time: each byte of an endless header comes within any wait for a byte."""
+def _hung_up_after(sock: socket.socket, seconds: float) -> Iterator[threading.Event]:
+    """Hang up unless it ends in time: each byte of an endless header comes within any wait for a byte.
+
+    The value is set once that was done.
+    """
     late = threading.Event()
 
     def hang_up() -> None:
@@ -91,14 +98,13 @@ def _hung_up_after(sock: socket.socket, seconds: float) -> Iterator[None]:
     timer.daemon = True
     timer.start()
     try:
-        yield
-    except (OSError, HTTPException):
-        if not late.is_set():
-            raise
+        yield late
+    except (OSError, HTTPException) as error:
+        if late.is_set():
+            raise SlowRetrievalError(f"no whole answer within {seconds:g} s") from error
+        raise
     finally:
         timer.cancel()
-    if late.is_set():  # what came until then may look whole
-        raise SlowRetrievalError(f"no whole answer within {seconds:g} s")
 
 
 def _read_file(url: str, path: Path) -> Iterator[bytes]:

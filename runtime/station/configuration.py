@@ -346,6 +346,7 @@ class Configuration(Table, frozen=True, kw_only=True):
         frames: frames in flight at most; a part that finds none free is rejected.
         keys: trusted public keys; None: as for every command.
         jobs: bundle of each job number: a file `.lineward`, or the folder of its slots (docs/delivery.md).
+        calibrations: this device's own threshold of a job: a file of `lineward calibrate`, or a folder of such.
         job: active at the start, until the PLC names another.
         camera: see the tables [camera].
         trigger: see the tables [trigger].
@@ -365,6 +366,7 @@ class Configuration(Table, frozen=True, kw_only=True):
     deadline: Seconds
     camera: CameraTable
     jobs: Annotated[dict[JobNumber, Path], Meta(min_length=1)]
+    calibrations: dict[JobNumber, Path] = {}
     job: JobNumber | None = None
     trigger: TriggerTable = CameraTrigger()
     frame_within: Seconds | None = None
@@ -414,6 +416,11 @@ def _quantity(kind: type, value: Any) -> Any:
 def _check(c: Configuration, path: Path) -> None:
     complaints = [
         (c.first_job not in c.jobs, f"job = {c.first_job} is not among [jobs]", "name one of its numbers"),
+        (
+            not c.calibrations.keys() <= c.jobs.keys(),
+            "[calibrations] names a job that is not among [jobs]",
+            "name one of its numbers",
+        ),
         (
             isinstance(c.trigger, PlcTrigger) and c.plc is None,
             'trigger by "plc" without [plc]',
@@ -484,4 +491,5 @@ def _anchored(c: Configuration, root: Path) -> Configuration:
         folder=root / c.folder,
         keys=c.keys and root / c.keys,
         jobs={number: root / bundle for number, bundle in c.jobs.items()},
+        calibrations={number: root / place for number, place in c.calibrations.items()},
     )

@@ -46,6 +46,7 @@ class Part:
             score,
             self.captured_ns,
             started_ns,
+            calibration=self.job.calibration_sha256,
         )
 
 

@@ -27,14 +27,14 @@ SLOTS = 1 << 17  # more parts than the journal lets wait, so that none is lost e
 BLOCK = 4096  # ids that are reserved at a time
 
 _MAGIC = b"lineward"
-_FORMAT = 1
+_FORMAT = 2
 _HEADER = struct.Struct("<8sIIQQ")  # magic, format, slots, reserved, settled
 _HEADER_SIZE = 4096
-_BEGUN = struct.Struct("<QqqqdH32s8s")  # id, utc, monotonic, part, threshold, job, bundle, source
-_FINAL = struct.Struct("<Qdd5qH32s24s")  # id, threshold, score, the five times, job, bundle, reason
+_BEGUN = struct.Struct("<QqqqdH32s32s8s")  # id, utc, monotonic, part, threshold, job, bundle, calibration, source
+_FINAL = struct.Struct("<Qdd5qH32s32s24s")  # id, threshold, score, the five times, job, bundle, calibration, reason
 _CHECK = struct.Struct("<I")
-_FINAL_OFFSET = 96
-_SLOT_SIZE = 224
+_FINAL_OFFSET = 128
+_SLOT_SIZE = 288
 _MOST_READ = 1 << 28  # bytes of a file that may be anything
 
 
@@ -50,7 +50,7 @@ class FlightRecord:
 
     Args:
         path: the file, made with its folder if it is not there. Beside it lies `<name>.lock`.
-        slots: parts it holds, of 224 bytes each.
+        slots: parts it holds, of 288 bytes each.
 
     Attributes:
         damaged: where a damaged or foreign file was moved to; what was legible in it is recovered all the same.
@@ -101,19 +101,20 @@ class FlightRecord:
             begun = _BEGUN.unpack_from(self._old, offset)
             yield _final(self._old, offset + _FINAL_OFFSET, id, _trigger(begun)) or _killed(begun)
 
-    def inspects_with(self, bundle: str, job: int, threshold: float) -> None:
+    def inspects_with(self, bundle: str, job: int, threshold: float, calibration: str = "") -> None:
         """What parts are inspected with from now on, for those that are never finished.
 
         Args:
             bundle: SHA-256 (hex) of the bundle's manifest.
             job: its number.
             threshold: image score that still passes.
+            calibration: SHA-256 (hex) of the device's calibration that this is of; empty: the bundle's own.
         """
-        self._active = threshold, job, _digest(bundle)
+        self._active = threshold, job, _digest(bundle), _digest(calibration)
 
     def begin(self, trigger: Trigger) -> None:
         """Write a part down, before anything else happens to it. Ids count up."""
-        threshold, job, bundle = self._active
+        threshold, job, bundle, calibration = self._active
         self._write(
             self._offset(trigger.id),
             _BEGUN.pack(
@@ -124,6 +125,7 @@ class FlightRecord:
                 threshold,
                 job,
                 bundle,
+                calibration,
                 trigger.source.value.encode(),
             ),
         )
@@ -132,7 +134,7 @@ class FlightRecord:
 
     def finish(self, record: PartRecord) -> None:
         """Write down what became of a part, once nothing of it can change."""
-        id, bundle = record.trigger.id, _digest(record.bundle)
+        id, bundle, calibration = record.trigger.id, _digest(record.bundle), _digest(record.calibration)
         self._write(
             self._offset(id) + _FINAL_OFFSET,
             _FINAL.pack(
@@ -146,11 +148,12 @@ class FlightRecord:
                 record.acknowledged_ns,
                 record.job,
                 bundle,
+                calibration,
                 record.reason.value.encode(),
             ),
         )
         self._in_flight -= 1
-        self._active = record.threshold, record.job, bundle
+        self._active = record.threshold, record.job, bundle, calibration
 
     def reserve(self) -> None:
         """Reserve ids ahead if few are left; waits for the disk, so it is for the journal's thread.
@@ -289,27 +292,29 @@ def _trigger(begun: tuple[Any, ...]) -> Trigger:
 
 
 def _killed(begun: tuple[Any, ...]) -> PartRecord:
-    threshold, job, bundle = begun[4:7]
-    return PartRecord(_trigger(begun), Reason.STATION_KILLED, threshold, _hex(bundle), job)
+    threshold, job, bundle, calibration = begun[4:8]
+    killed = Reason.STATION_KILLED
+    return PartRecord(_trigger(begun), killed, threshold, _hex(bundle), job, calibration=_hex(calibration))
 
 
 def _final(old: bytes, offset: int, id: int, trigger: Trigger) -> PartRecord | None:
     """The part as it was finished; None if the slot holds no final record, or that of a part before it."""
     if not _is_whole(old, offset, _FINAL.size):
         return None
-    final_id, threshold, score, *times, job, bundle, reason = _FINAL.unpack_from(old, offset)
+    final_id, threshold, score, *times, job, bundle, calibration, reason = _FINAL.unpack_from(old, offset)
     if final_id != id:
         return None
-    return PartRecord(trigger, Reason(_text(reason)), threshold, _hex(bundle), job, score, *times)
+    rest = (*times, _hex(calibration))
+    return PartRecord(trigger, Reason(_text(reason)), threshold, _hex(bundle), job, score, *rest)
 
 
 @lru_cache(maxsize=16)
-def _digest(bundle: str) -> bytes:
-    return bytes.fromhex(bundle) if len(bundle) == 64 else b""
+def _digest(sha256: str) -> bytes:
+    return bytes.fromhex(sha256) if len(sha256) == 64 else b""
 
 
-def _hex(bundle: bytes) -> str:
-    return bundle.hex() if any(bundle) else ""
+def _hex(digest: bytes) -> str:
+    return digest.hex() if any(digest) else ""
 
 
 def _text(padded: bytes) -> str:

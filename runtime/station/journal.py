@@ -28,6 +28,7 @@ from lineward.runtime.station.journal_reader import (
     Forwarded,
     JournalReader,
     check_schema,
+    has_calibrations,
     journalled,
 )
 from lineward.runtime.station.records import Event, PartRecord
@@ -60,7 +61,8 @@ CREATE TABLE part (
     started_us INTEGER,
     decided_us INTEGER,
     told_us INTEGER,
-    acknowledged_us INTEGER
+    acknowledged_us INTEGER,
+    calibration TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE event (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -306,6 +308,8 @@ class Journal:
                 self._create(connection)
             check_schema(connection, self.path)
             _check_pages(connection)
+            if not has_calibrations(connection):
+                connection.execute("ALTER TABLE part ADD COLUMN calibration TEXT NOT NULL DEFAULT ''")
             with _writing(connection):
                 connection.execute("INSERT OR REPLACE INTO station VALUES ('name', ?)", (self._name,))
             (greatest,) = connection.execute("SELECT coalesce(max(id), 0) FROM part").fetchone()
@@ -504,6 +508,7 @@ def _values(r: PartRecord) -> tuple[Any, ...]:
         r.score,
         r.threshold,
         *((ns - t.monotonic_ns) // 1000 if ns else None for ns in times),
+        r.calibration,
     )
 
 

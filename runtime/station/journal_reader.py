@@ -41,6 +41,7 @@ class JournalRow:
         decided_us: when the verdict stood.
         told_us: when the verdict was on the wire.
         acknowledged_us: when the PLC acknowledged it.
+        calibration: SHA-256 (hex) of the device's calibration that the threshold is of; empty: the bundle's own.
     """
 
     sequence: int
@@ -60,6 +61,7 @@ class JournalRow:
     decided_us: int | None
     told_us: int | None
     acknowledged_us: int | None
+    calibration: str = ""
 
 
 COLUMNS = tuple(field.name for field in fields(JournalRow))
@@ -185,7 +187,8 @@ class JournalReader:
             if first is None:
                 return
             after = max(after, first - 1)
-        query = f"SELECT {', '.join(COLUMNS)} FROM part WHERE {conditions} AND sequence > ? ORDER BY sequence LIMIT ?"
+        columns = ", ".join(self._columns())
+        query = f"SELECT {columns} FROM part WHERE {conditions} AND sequence > ? ORDER BY sequence LIMIT ?"
         for row in self._pages(query, values, after, limit):
             yield JournalRow(*row)
 
@@ -198,7 +201,7 @@ class JournalReader:
     def images(self, since: int | None = None, until: int | None = None) -> Iterator[SavedImage]:
         """The frames that were kept, by id of their part; see `parts`. With a time, those of final parts only."""
         conditions, values = _where(("part.utc_ns >= ?", since), ("part.utc_ns < ?", until))
-        columns = ", ".join(f"part.{column}" for column in COLUMNS)
+        columns = ", ".join(self._columns())
         query = (
             f"SELECT image.id, image.file, image.bytes, {columns} FROM image LEFT JOIN part ON part.id = image.id"
             f" WHERE {conditions} AND image.id > ? ORDER BY image.id LIMIT ?"
@@ -276,6 +279,12 @@ class JournalReader:
         with self._reading() as connection:
             return connection.execute(query, values).fetchall()
 
+    def _columns(self) -> list[str]:
+        """What to select for a `JournalRow`, of a journal from before there were calibrations too."""
+        with self._reading() as connection:
+            known = has_calibrations(connection)
+        return [f"part.{name}" if known or name != "calibration" else "''" for name in COLUMNS]
+
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         try:
@@ -329,6 +338,11 @@ def check_schema(connection: sqlite3.Connection, path: Path) -> None:
             f"{path}: written by another version (schema {schema}, not {SCHEMA})",
             do="use the version of Lineward that wrote it, or move it out of the station's folder",
         )
+
+
+def has_calibrations(connection: sqlite3.Connection) -> bool:
+    """Whether parts have the column `calibration`, which the first journals had not."""
+    return any(name == "calibration" for _, name, *_ in connection.execute("PRAGMA table_info(part)"))
 
 
 def journalled(connection: sqlite3.Connection, ids: Iterable[int]) -> set[int]:

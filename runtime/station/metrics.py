@@ -133,7 +133,9 @@ def _station(status: StationStatus) -> Iterator[Metric]:
     yield GaugeMetricFamily("lineward_journal_backlog", "Records that wait to be written", status.journal_backlog)
     yield GaugeMetricFamily("lineward_start_time_seconds", "When it was started, Unix time", status.since_utc_ns / 1e9)
     bundle = {"bundle": status.bundle, "product": status.product, "job": str(status.job)}
-    yield InfoMetricFamily("lineward_bundle", "The active bundle", bundle)
+    yield InfoMetricFamily("lineward_bundle", "The active bundle", bundle | {"calibration": status.calibration})
+    if math.isfinite(status.threshold):
+        yield GaugeMetricFamily("lineward_threshold", "Image score that still passes", status.threshold)
     build = {"station": status.name, "version": lineward_version(), "python": platform.python_version()}
     yield InfoMetricFamily("lineward_build", "The software", build)
 

@@ -74,6 +74,7 @@ class PartRecord:
         decided_ns: when the verdict stood, monotonic.
         told_ns: when the verdict was on the wire, monotonic; 0 if never.
         acknowledged_ns: when the PLC acknowledged it, monotonic; 0 if never or not asked for.
+        calibration: SHA-256 (hex) of the device's calibration that the threshold is of; empty: the bundle's own.
     """
 
     trigger: Trigger
@@ -87,6 +88,7 @@ class PartRecord:
     decided_ns: int = 0
     told_ns: int = 0
     acknowledged_ns: int = 0
+    calibration: str = ""
 
     @property
     def verdict(self) -> Verdict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -131,9 +132,11 @@ def run_station(
 def _load(configuration: Configuration, number: int, tell: Callable[[str, str], object]) -> Job:
     """Load a job, by the keys as they are at this moment: they may have changed since the station was started."""
     path, engine, trust = configuration.jobs[number], configuration.engine, open_trust(configuration.keys)
+    calibration = configuration.calibrations.get(number)
     if not is_slots(path):
-        return load_job(number, path, engine, trust)
-    return load_from_slots(number, Slots(path), engine, trust, lambda why: tell("bundle_rolled_back", why))
+        return load_job(number, path, engine, trust, calibration)
+    slots = Slots(path)
+    return load_from_slots(number, slots, engine, trust, lambda why: tell("bundle_rolled_back", why), calibration)
 
 
 def _watch_slots(configuration: Configuration, station: Station, stack: ExitStack) -> None:
@@ -142,7 +145,8 @@ def _watch_slots(configuration: Configuration, station: Station, stack: ExitStac
         return
 
     def load(number: int, slots: Slots, slot: Slot) -> Job:
-        return open_job(number, slots.bundle(slot, open_trust(configuration.keys)), configuration.engine)
+        bundle = slots.bundle(slot, open_trust(configuration.keys))
+        return open_job(number, bundle, configuration.engine, configuration.calibrations.get(number))
 
     renewal = Renewal(station, configuration, slots, load, settle_garbage)
     renewal.start()
@@ -175,6 +179,8 @@ def _status(
             wire.connected if wire else None,
             journal.backlog,
             drift.states(),
+            job.threshold if job else math.nan,
+            job.calibration_sha256 if job else "",
         )
 
     return status

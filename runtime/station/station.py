@@ -61,7 +61,7 @@ class TriggerRecord(Protocol):
     def finish(self, record: PartRecord) -> None:
         """Nothing of it can change any more."""
 
-    def inspects_with(self, bundle: str, job: int, threshold: float) -> None:
+    def inspects_with(self, bundle: str, job: int, threshold: float, calibration: str = "") -> None:
         """What parts are inspected with from now on."""
 
 
@@ -430,7 +430,8 @@ class Station:
         job = self._job
         if job is None:
             return PartRecord(trigger, reason, float("nan"), "", 0)
-        return PartRecord(trigger, reason, job.threshold, job.bundle.sha256, job.number)
+        calibration = job.calibration_sha256
+        return PartRecord(trigger, reason, job.threshold, job.bundle.sha256, job.number, calibration=calibration)
 
     def _offline(self) -> Offline:
         if self._stopping:
@@ -540,7 +541,7 @@ class Station:
 
     def _activate(self, job: Job) -> None:
         self._job = job
-        self._flight.inspects_with(job.bundle.sha256, job.number, job.threshold)
+        self._flight.inspects_with(job.bundle.sha256, job.number, job.threshold, job.calibration_sha256)
 
     # Threads.
 
@@ -592,7 +593,8 @@ def _terms(configuration: Configuration, deadline_ns: int) -> Terms:
 
 def _describe(job: Job) -> str:
     manifest = job.bundle.manifest
-    return f"job {job.number}: {manifest.product} {manifest.version}, bundle {job.bundle.sha256[:12]}"
+    calibrated = f", calibration {job.calibration_sha256[:12]}" if job.calibration else ""
+    return f"job {job.number}: {manifest.product} {manifest.version}, bundle {job.bundle.sha256[:12]}{calibrated}"
 
 
 def _describe_frame(pixels: Frame) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ class StationStatus:
         wire_connected: whether the PLC is connected; None where there is no PLC.
         journal_backlog: records that wait to be written.
         drift: how each statistic of the frames is; empty where drift is not watched.
+        threshold: image score that still passes; NaN before the first job.
+        calibration: SHA-256 (hex) of the device's calibration that the threshold is of; empty: the bundle's own.
     """
 
     name: str
@@ -61,6 +64,8 @@ class StationStatus:
     wire_connected: bool | None = None
     journal_backlog: int = 0
     drift: tuple[DriftState, ...] = ()
+    threshold: float = math.nan
+    calibration: str = ""
 
 
 class PartCounts(msgspec.Struct, frozen=True):
@@ -156,6 +161,8 @@ class StatusReport(msgspec.Struct, frozen=True):
         camera: its name; empty while there is none.
         wire_connected: whether the PLC is connected; None where there is no PLC.
         drift: by statistic (docs/drift.md); empty where drift is not watched.
+        threshold: image score that still passes; None before the first job.
+        calibration: SHA-256 (hex) of the device's calibration that the threshold is of; empty: the bundle's own.
     """
 
     name: str
@@ -175,6 +182,8 @@ class StatusReport(msgspec.Struct, frozen=True):
     camera: str
     wire_connected: bool | None
     drift: dict[str, Drift]
+    threshold: float | None = None
+    calibration: str = ""
 
 
 class RecentParts:
@@ -255,6 +264,8 @@ def report(status: StationStatus, recent: RecentParts) -> StatusReport:
         camera=status.camera,
         wire_connected=status.wire_connected,
         drift={state.statistic.value: _drift(state) for state in status.drift},
+        threshold=finite(status.threshold),
+        calibration=status.calibration,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lineward.runtime.inspection import Outcome, Reason
+from lineward.runtime.inspection import JUDGED, Outcome, Reason
 from lineward.runtime.station.configuration import Trial
 from lineward.runtime.station.journal_reader import JournalRow
 
@@ -23,7 +23,7 @@ _BLAMED = {
     reason.value
     for reason in (Reason.SCORE_INVALID, Reason.ENGINE_FAILED, Reason.DEADLINE_MISSED, Reason.TOO_MANY_PARTS)
 }
-_JUDGED = {Reason.WITHIN_THRESHOLD.value, Reason.ABOVE_THRESHOLD.value}
+_JUDGED = {reason.value for reason in JUDGED}
 
 
 @dataclass
@@ -63,7 +63,7 @@ def rejected_before(rows: Iterable[JournalRow], bundle: str) -> float | None:
     reasons = [row.reason for row in rows if row.bundle == bundle and row.reason in _JUDGED]
     if len(reasons) < _LEAST_BASELINE:
         return None
-    return reasons.count(Reason.ABOVE_THRESHOLD.value) / len(reasons)
+    return (len(reasons) - reasons.count(Reason.WITHIN_THRESHOLD.value)) / len(reasons)
 
 
 def limit_left(figures: Figures, trial: Trial, deadline: float, before: float | None) -> str | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -13,8 +14,10 @@ from lineward.runtime.calibration_file import (
     Calibration,
     default_path,
     former_path,
+    path_for,
     read_calibration,
     remove_calibration,
+    restore_calibration,
     write_calibration,
 )
 from lineward.runtime.errors import CalibrationError, KeyFileError
@@ -140,3 +143,34 @@ def test_a_missing_one_is_an_error(tiny: Bundle, path: Path):
 
 def test_it_lies_beside_the_bundle():
     assert default_path(Path("line/bottle.lineward")) == Path("line/bottle.calibration.json")
+
+
+def test_its_hash_is_that_of_the_file(tiny: Bundle, calibration: Calibration, path: Path):
+    write_calibration(path, calibration)
+    assert read_calibration(path, tiny).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_in_a_folder_each_bundle_has_its_own(tiny: Bundle, tmp_path: Path):
+    assert path_for(tmp_path, tiny.sha256) == tmp_path / f"{tiny.sha256[:16]}.calibration.json"
+    assert path_for(tmp_path / "one.json", tiny.sha256) == tmp_path / "one.json"
+
+
+def test_the_one_before_is_brought_back_and_back_again(tiny: Bundle, calibration: Calibration, path: Path):
+    other = msgspec.structs.replace(calibration, created="2026-02-02T00:00:00Z")
+    write_calibration(path, calibration)
+    write_calibration(path, other)
+    for expected in (calibration, other):
+        assert restore_calibration(path, tiny) == read_calibration(path, tiny) == expected
+    remove_calibration(path)
+    assert restore_calibration(path, tiny) == read_calibration(path, tiny) == other
+
+
+def test_what_is_of_another_bundle_or_not_there_is_not_brought_back(rebundle, tiny, calibration, path: Path):
+    write_calibration(path, calibration)
+    with pytest.raises(CalibrationError, match="there is no former calibration"):
+        restore_calibration(path, tiny)
+    write_calibration(path, msgspec.structs.replace(calibration, created="2026-02-02T00:00:00Z"))
+    before = path.read_bytes()
+    with pytest.raises(CalibrationError, match="not of this bundle"):
+        restore_calibration(path, decode_bundle(rebundle(version=2), "newer"))
+    assert path.read_bytes() == before

@@ -227,3 +227,8 @@ def test_more_patches_than_a_device_should_make_a_map_of(rebundle, tiny):
     grid = msgspec.structs.replace(tiny.manifest.grid, rows=128)
     with pytest.raises(BundleError, match="more than 2048 patches a side"):
         decode_bundle(rebundle(tiles=Tiles(32, 1, 0, 0), grid=grid), "b.lineward")
+
+
+def test_more_pixels_than_a_device_should_make_room_for(rebundle):
+    with pytest.raises(BundleError, match="pixels"):
+        decode_bundle(rebundle(tiles=Tiles(32, 32, 0, 0), preprocessing=Preprocessing(512, 512)), "b.lineward")

@@ -38,6 +38,7 @@ REASON_CODES = {  # a code, once given, is never given to another reason
     Reason.JOB_CHANGING: 13,
     Reason.JOURNAL_BEHIND: 14,
     Reason.STATION_KILLED: 15,
+    Reason.AREA_ABOVE_THRESHOLD: 16,
 }
 _REASONS = {code: reason for reason, code in REASON_CODES.items()}
 

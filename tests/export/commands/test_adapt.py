@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,11 @@ import pytest
 from lineward.export.synthetic import render_part
 from lineward.runtime.bundle import read_bundle
 from lineward.runtime.cli import FAILED, PASSED, main
-from lineward.runtime.images import write_png
+from lineward.runtime.images import read_image, write_png
+from lineward.runtime.inspection import Reason
+from lineward.runtime.inspector import Inspector
+from lineward.runtime.station.journal import Journal
+from tests.runtime.station.station_samples import part
 
 
 @pytest.fixture
@@ -45,3 +50,48 @@ def test_the_next_version_is_written_and_the_difference_shown(bundle: Path, shad
 def test_nothing_is_overwritten(bundle: Path, shade: Path, capsys):
     assert main(["adapt", str(bundle), str(shade), "-o", str(bundle)]) == FAILED
     assert "is there already" in capsys.readouterr().err
+
+
+def journal(folder: Path, bundle: Path, images: dict[int, Path]) -> Path:
+    """A station that rejected images with a bundle, and kept them; part 99 was another bundle's."""
+    made, written = read_bundle(bundle), Journal(folder, "press-3")
+    for number, image in images.items():
+        shutil.copy(image, folder / f"{number}.png")
+        of = "ab" * 32 if number == 99 else made.sha256
+        written.final(part(number, Reason.ABOVE_THRESHOLD, score=0.75, threshold=0.5, bundle=of))
+        written.image(number, f"{number}.png", 1000)
+    written.close()
+    return folder
+
+
+def test_past_verdicts_that_would_change_are_listed(bundle: Path, shade: Path, parts: Path, tmp_path: Path, capsys):
+    """Parts of the new shade, once rejected, pass now that they are known to be good; a defect does not."""
+    folder = tmp_path / "station"
+    folder.mkdir()
+    dark = dict(enumerate(sorted(shade.iterdir())[:6], 1))
+    defect = next((parts / "test" / "scratch").iterdir())
+    station = journal(folder, bundle, {**dark, 50: defect, 99: dark[1]})
+    assert main(["adapt", str(bundle), str(shade), "--journal", str(station)]) == PASSED
+    told = capsys.readouterr().out
+    after = Inspector(read_bundle(bundle.with_name("parts-v2.lineward")))
+    now = {number: after.inspect(read_image(path)).verdict.value for number, path in {**dark, 50: defect}.items()}
+    assert "pass" in now.values()  # or this test tests nothing
+    listed = {
+        int(cells[0]): (cells[5], cells[8])
+        for cells in ([cell.strip() for cell in line.split("\u2502")] for line in told.splitlines())
+        if len(cells) == 10 and cells[0].isdigit()
+    }
+    assert listed == {number: ("reject", "pass") for number, verdict in now.items() if verdict == "pass"}
+    assert f"past parts, 7 images: {len(listed)} verdicts would change" in told
+
+
+def test_a_journal_without_images_of_the_bundle_says_so(bundle: Path, shade: Path, tmp_path: Path, capsys):
+    Journal(tmp_path, "press-3").close()
+    assert main(["adapt", str(bundle), str(shade), "--journal", str(tmp_path)]) == PASSED
+    assert "no images of parts inspected with this bundle" in capsys.readouterr().out
+
+
+def test_a_missing_journal_is_an_error_before_anything_is_done(bundle: Path, shade: Path, tmp_path: Path, capsys):
+    assert main(["adapt", str(bundle), str(shade), "--journal", str(tmp_path / "none")]) == FAILED
+    assert "no journal there" in capsys.readouterr().err
+    assert not bundle.with_name("parts-v2.lineward").exists()

@@ -77,11 +77,17 @@ def test_too_few_images_are_refused_as_by_the_training(good_images: list[Path]):
         seat(open_dataset(good_images[0].parent), good_images[:5], Recipe().promise)
 
 
-def test_a_bank_that_was_judged_is_the_one_that_the_training_builds(parts: Path, labelled: Panel, quiet):
-    bundle = draft(labelled, "parts", RECIPE, quiet)
-    found = dict(judge_banks(bundle, labelled, RECIPE, [64, 200], quiet))
+@pytest.mark.parametrize(
+    "choices",
+    [{}, {"region": "0,0 0.7,0 0.7,1 0,1", "tiles": (2, 2), "overlap": 0.25, "position": 0.0}],
+    ids=["whole images", "a region of tiles"],
+)
+def test_a_bank_that_was_judged_is_the_one_that_the_training_builds(choices, parts: Path, labelled: Panel, quiet):
+    recipe = replace(RECIPE, **choices)
+    bundle = draft(labelled, "parts", recipe, quiet)
+    found = dict(judge_banks(bundle, labelled, recipe, [64, 200], quiet))
     images = open_dataset(parts).train
-    trained = decode_bundle(train(images, "parts", recipe=replace(RECIPE, rows=200), progress=quiet), "parts.lineward")
+    trained = decode_bundle(train(images, "parts", recipe=replace(recipe, rows=200), progress=quiet), "parts.lineward")
     np.testing.assert_array_equal(found[200].bank, trained.bank)
     inspector = Inspector(trained)
     scores = [inspector.inspect(judge.read()[0]).score for judge in labelled.judges]
@@ -89,7 +95,7 @@ def test_a_bank_that_was_judged_is_the_one_that_the_training_builds(parts: Path,
     pairs = [(bad > good) + (bad == good) / 2 for bad in np.array(scores)[labels] for good in np.array(scores)[~labels]]
     assert found[200].accuracy.image_auroc == pytest.approx(np.mean(pairs))
     assert found[200].accuracy.pixel_auroc is not None
-    assert found[200].accuracy.pixel_auroc > 0.8
+    assert found[200].accuracy.pixel_auroc > (0.5 if choices else 0.8)
 
 
 @pytest.mark.parametrize(

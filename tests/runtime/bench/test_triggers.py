@@ -81,6 +81,16 @@ def test_what_the_loop_itself_takes_is_no_queue(go, clock, rate):
     assert {sample.queued for sample in go([0.01] * 10, rate)} == {0}
 
 
+def test_the_times_of_a_stage_that_comes_again_add_up(clock):
+    times = StageTimes(clock)
+    for _ in range(2):  # inspections of as many batches of tiles
+        times.begin()
+        for stage, seconds in ((Stage.EMBEDDING, 0.1), (Stage.SIMILARITY, 0.2)) * 3:
+            clock.work(seconds)
+            times(stage)
+        assert times.seconds == pytest.approx({Stage.EMBEDDING: 0.3, Stage.SIMILARITY: 0.6})
+
+
 @pytest.mark.parametrize("at", [0, 1, 3])
 def test_an_interrupt_leaves_what_was_measured(clock, at):
     times = StageTimes(clock)

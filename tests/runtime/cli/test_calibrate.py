@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -119,3 +120,44 @@ def test_what_cannot_be_promised_leaves_no_file(
 def test_no_images_and_nothing_to_remove_are_errors(lineward: Run, bundle: Path):
     assert "no images to calibrate with" in lineward("calibrate", bundle)[2]
     assert "cannot be removed" in lineward("calibrate", bundle, "--remove")[2]
+
+
+def test_every_change_is_journalled_and_can_be_taken_back(lineward: Run, bundle: Path, good: Path, tmp_path: Path):
+    path = tmp_path / "tiny.calibration.json"
+    lineward("calibrate", bundle, good)
+    first = path.read_bytes()
+    lineward("calibrate", bundle, good, "--false-reject-rate", 0.5)
+    second = path.read_bytes()
+    code, out, _ = lineward("calibrate", bundle, "--restore")
+    assert (code, path.read_bytes()) == (PASSED, first)
+    assert f"restored {path}" in out
+    lineward("calibrate", bundle, "--remove")
+    assert lineward("calibrate", bundle, "--restore")[0] == PASSED
+    assert path.read_bytes() == first
+
+    code, out, _ = lineward("calibrate", bundle, "--journal")
+    assert code == PASSED
+    a, b = (hashlib.sha256(data).hexdigest()[:12] for data in (first, second))
+    rows = [line.split("|" if "|" in line else "\u2502") for line in out.splitlines() if "Z" in line]
+    told = [[cell.strip() for cell in row[1:4]] for row in rows]
+    assert told == [
+        ["calibrated", a, "-"],
+        ["calibrated", b, a],
+        ["restored", a, b],
+        ["removed", "the bundle's own", a],
+        ["restored", a, "-"],
+    ]
+
+
+def test_in_a_folder_it_is_named_after_the_bundle(lineward: Run, bundle: Path, good: Path, tmp_path: Path):
+    (tmp_path / "own").mkdir()
+    path = tmp_path / "own" / f"{read_bundle(bundle).sha256[:16]}.calibration.json"
+    assert f"wrote {path}" in lineward("calibrate", bundle, good, "-o", path.parent)[1]
+    assert lineward("calibrate", bundle, "-o", path.parent, "--remove")[0] == PASSED
+    assert not path.exists()
+
+
+def test_nothing_to_bring_back_is_an_error(lineward: Run, bundle: Path, good: Path):
+    assert "there is no former calibration" in lineward("calibrate", bundle, "--restore")[2]
+    lineward("calibrate", bundle, good)
+    assert "there is no former calibration" in lineward("calibrate", bundle, "--restore")[2]

@@ -14,6 +14,7 @@ from lineward.runtime.station.status import StationStatus
 
 UTC_NS = 1_790_000_000_000_000_000
 BUNDLE = "ab" * 32
+CALIBRATION = "cd" * 32
 
 
 def part(number: int = 1, reason: Reason = Reason.WITHIN_THRESHOLD, told_ms: float | None = 20.0, **fields: Any):
@@ -66,5 +67,7 @@ def status(**fields: Any) -> StationStatus:
         "frames_lost": 5,
         "wire_connected": True,
         "journal_backlog": 6,
+        "threshold": 0.5,
+        "calibration": CALIBRATION,
     }
     return StationStatus(**{**values, **fields})

@@ -3,12 +3,16 @@ processes, parts going by, the PLC over Modbus TCP."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
+import urllib.request
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lineward.runtime.delivery.slots import Slots
@@ -164,3 +168,44 @@ def test_a_bundle_is_damaged_while_no_station_runs(line, station):
     line.wait_for("bundle_rolled_back")
     assert "going back to version 1" in line.detail("bundle_rolled_back")
     assert line.active == 1
+
+
+def test_the_device_s_own_threshold_from_start_to_deploy(tmp_path, tiny_path, golden_frames, rebundle):
+    """Journal, status and metrics name the calibration; a bundle without one of its own is not deployed."""
+    (tmp_path / "images").mkdir()
+    write_png(tmp_path / "images" / "0.png", golden_frames[0])
+    good, own = tmp_path / "good", tmp_path / "own"
+    for folder in (good, own):
+        folder.mkdir()
+    for number in range(12):
+        write_png(good / f"{number}.png", np.clip(golden_frames[0].astype(int) + number, 0, 255).astype(np.uint8))
+    slots = tmp_path / "slots" / "tiny"
+    with station_process(tmp_path, slots, camera=CAMERA, plc="acknowledge = false", more="frames = 64") as process:
+        file = tmp_path / "station.toml"
+        file.write_text(file.read_text() + f'\n[calibrations]\n1 = "{own}"\n')
+        assert "calibration.json: cannot be read" in command("deploy", file, tiny_path, fails=True)
+        command("calibrate", tiny_path, good, "-o", own)
+        (calibration,) = own.glob("*.json")
+        sha256 = hashlib.sha256(calibration.read_bytes()).hexdigest()
+        value = json.loads(calibration.read_text())["threshold"]["value"]
+        command("deploy", file, tiny_path)
+        line = Line(tmp_path, process, rebundle)
+        process.start()
+        process.more_parts(5)
+
+        status = process.status()
+        assert (status["threshold"], status["calibration"]) == (value, sha256)
+        assert f"{value:.4f}, this device's calibration {sha256[:12]}" in command("status", file)
+        with urllib.request.urlopen(f"http://127.0.0.1:{process.health}/metrics", timeout=5) as answer:
+            assert f'calibration="{sha256}"' in answer.read().decode()
+        assert {(row.threshold, row.calibration) for row in process.rows()} == {(value, sha256)}
+
+        assert "calibration.json: cannot be read" in line.deploy(2, fails=True)
+        assert line.active == 1
+        command("calibrate", tmp_path / "2.lineward", good, "-o", own)
+        line.deploy(2)
+        line.wait_for("bundle_changed")
+        process.more_parts(5)
+        process.stop()
+        assert len({(row.bundle, row.calibration) for row in process.rows()}) == 2
+        assert all(row.calibration for row in process.rows())

@@ -17,7 +17,7 @@ from lineward.runtime.inspection import Reason
 from lineward.runtime.station import flight_record
 from lineward.runtime.station.flight_record import FlightRecord
 from lineward.runtime.station.records import PartRecord, Source
-from tests.runtime.station.station_samples import BUNDLE, part
+from tests.runtime.station.station_samples import BUNDLE, CALIBRATION, part
 
 SLOTS = 64
 BEGUN_END = flight_record._BEGUN.size + 4
@@ -63,7 +63,7 @@ def test_a_new_record_begins_with_id_1_and_has_nothing_to_recover(flight: Flight
 
 @pytest.mark.parametrize("reason", Reason)
 def test_every_reason_comes_back_as_it_was(flight: FlightRecord, path: Path, tmp_path: Path, reason: Reason) -> None:
-    record = part(1, reason, acknowledged_ns=1_030_000_000)
+    record = part(1, reason, acknowledged_ns=1_030_000_000, calibration=CALIBRATION)
     flight.begin(record.trigger)
     flight.finish(record)
     (found,) = after_a_kill(path, tmp_path / "next")
@@ -72,12 +72,12 @@ def test_every_reason_comes_back_as_it_was(flight: FlightRecord, path: Path, tmp
 
 @pytest.mark.parametrize("source", Source)
 def test_an_unfinished_part_was_killed(flight: FlightRecord, path: Path, tmp_path: Path, source: Source) -> None:
-    flight.inspects_with(BUNDLE, 7, 0.4)
+    flight.inspects_with(BUNDLE, 7, 0.4, CALIBRATION)
     trigger = part(1).trigger
     trigger = type(trigger)(1, source, trigger.monotonic_ns, trigger.utc_ns, 2**40)
     flight.begin(trigger)
     (found,) = after_a_kill(path, tmp_path / "next")
-    assert same(found, PartRecord(trigger, Reason.STATION_KILLED, 0.4, BUNDLE, 7))
+    assert same(found, PartRecord(trigger, Reason.STATION_KILLED, 0.4, BUNDLE, 7, calibration=CALIBRATION))
     assert math.isnan(found.score)
 
 
@@ -129,7 +129,7 @@ def test_a_full_disk_is_a_station_error(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(StationError, match="No space left on device") as refused:
         FlightRecord(tmp_path / "flight.record")
-    assert "29 MB are needed" in refused.value.do
+    assert "37 MB are needed" in refused.value.do
     assert [path.name for path in tmp_path.iterdir()] == ["flight.record.lock"]
 
 

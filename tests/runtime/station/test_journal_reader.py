@@ -18,7 +18,7 @@ from lineward.runtime.station import journal_reader
 from lineward.runtime.station.journal import Journal
 from lineward.runtime.station.journal_reader import FILE_NAME, Forwarded, JournalReader, JournalRow
 from lineward.runtime.station.records import Event, PartRecord
-from tests.runtime.station.station_samples import BUNDLE, UTC_NS, part
+from tests.runtime.station.station_samples import BUNDLE, CALIBRATION, UTC_NS, part
 
 SECOND = 1_000_000_000
 REASONS = [Reason.WITHIN_THRESHOLD, Reason.ABOVE_THRESHOLD, Reason.WITHIN_THRESHOLD, Reason.DEADLINE_MISSED]
@@ -236,3 +236,21 @@ def test_damage_is_a_journal_error_and_the_rows_beside_it_are_read(tmp_path: Pat
         with pytest.raises(JournalError, match="cannot be read"):
             list(reader.parts())
         assert [row.id for row in reader.parts(last=5)] == [2996, 2997, 2998, 2999, 3000]
+
+
+def test_a_journal_from_before_there_were_calibrations(tmp_path: Path) -> None:
+    """It is read as it is; whoever writes it adds the column."""
+    with closing(Journal(tmp_path, "press-3")) as journal:
+        journal.final(part(1))
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as connection:
+        connection.execute("ALTER TABLE part DROP COLUMN calibration")
+    with closing(JournalReader(tmp_path)) as reader:
+        assert [row.calibration for row in reader.parts()] == [""]
+    with closing(Journal(tmp_path, "press-3")) as journal:
+        journal.final(part(2, calibration=CALIBRATION))
+        journal.image(2, "images/2.png", 1000)
+    with closing(JournalReader(tmp_path)) as reader:
+        assert [(row.id, row.calibration) for row in reader.parts()] == [(1, ""), (2, CALIBRATION)]
+        (image,) = reader.images()
+        assert image.row is not None
+        assert image.row.calibration == CALIBRATION

@@ -64,7 +64,12 @@ def test_every_trigger_is_found_among_the_parts():
         ("lineward_up", {}, 1),
         ("lineward_online", {}, 1),
         ("lineward_wire_connected", {}, 1),
-        ("lineward_bundle_info", {"bundle": "ab" * 32, "product": "bottle", "job": "1"}, 1),
+        (
+            "lineward_bundle_info",
+            {"bundle": "ab" * 32, "product": "bottle", "job": "1", "calibration": "cd" * 32},
+            1,
+        ),
+        ("lineward_threshold", {}, 0.5),
         ("lineward_temperature_celsius", {"sensor": "CPU-therm"}, 48.5),
         ("lineward_clock_hertz", {"clock": "cpu policy0"}, 1.5e9),
         ("lineward_throttling", {"source": "oc1 events"}, 2),

@@ -137,6 +137,7 @@ def test_parts_events_and_health_are_published_as_documented(broker, subscriber,
         "decided_us": 16000,
         "told_us": 20000,
         "acknowledged_us": None,
+        "calibration": "",
     }
     assert (missing["verdict"], missing["score"], missing["told_us"]) == ("reject", None, None)
     assert json.loads(subscriber.of("lineward/press-4/event")[0]) == {
