@@ -28,7 +28,7 @@ def contenders(pool: Path) -> dict[str, Contender]:
         "MiniBatchKMeans (scikit-learn)": mini_batch_kmeans,
         "k-means (faiss, spherical)": faiss_kmeans,
     }
-    return {name: Contender(covering, (way, pool)) for name, way in ways.items()}
+    return {name: Contender(covering, (way, pool), warm=False) for name, way in ways.items()}
 
 
 def covering(way: Callable[[Rows], Callable[[], Rows]], pool: Path) -> Call:
@@ -94,7 +94,7 @@ def faiss_kmeans(patches: Rows) -> Callable[[], Rows]:
     faiss.omp_set_num_threads(THREADS)
 
     def build() -> Rows:
-        found = faiss.Kmeans(patches.shape[1], BANK, spherical=True, seed=1, verbose=False)
+        found = faiss.Kmeans(patches.shape[1], BANK, spherical=True, seed=1, min_points_per_centroid=1)
         found.train(patches)
         return np.asarray(found.centroids)
 

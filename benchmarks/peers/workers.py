@@ -30,10 +30,12 @@ class Contender:
     Attributes:
         make: makes what is timed.
         arguments: of `make`.
+        warm: whether each turn begins with a call that is not timed.
     """
 
     make: Make
     arguments: tuple[Any, ...] = ()
+    warm: bool = True
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Outcome:
     Attributes:
         seconds: median of each round.
         result: of its first call.
-        resident_mib: greatest memory of its process.
+        resident_mib: memory of its process after its last turn.
     """
 
     seconds: tuple[float, ...]
@@ -72,12 +74,12 @@ class Worker:
         return self._answer()
 
     def run(self, calls: int) -> float:
-        """The median of the seconds of some calls, after one that is not timed."""
+        """The median of the seconds of some calls."""
         self._connection.send(calls)
         return float(self._answer())
 
     def end(self) -> float:
-        """End the process; the greatest memory that it had, in MiB."""
+        """End the process; the memory that it had, in MiB."""
         self._connection.send(0)
         resident = float(self._answer())
         self._process.join()
@@ -134,14 +136,15 @@ def _serve(connection: Connection, contender: Contender) -> None:
         call = contender.make(*contender.arguments)
         connection.send(("ready", call()))
         while calls := connection.recv():
-            connection.send(("seconds", _median_of(call, calls)))
-        connection.send(("resident", _peak_mib()))
+            connection.send(("seconds", _median_of(call, calls, contender.warm)))
+        connection.send(("resident", _resident_mib()))
     except Exception as error:
         connection.send(("error", f"{type(error).__name__}: {error}"))
 
 
-def _median_of(call: Call, calls: int) -> float:
-    call()
+def _median_of(call: Call, calls: int, warm: bool) -> float:
+    if warm:
+        call()
     taken = []
     for _ in range(calls):
         start = time.perf_counter()
@@ -150,7 +153,7 @@ def _median_of(call: Call, calls: int) -> float:
     return statistics.median(taken)
 
 
-def _peak_mib() -> float:
+def _resident_mib() -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
     facts = dict(line.split(":", 1) for line in lines if ":" in line)
-    return int(facts["VmHWM"].split()[0]) / 1024
+    return int(facts["VmRSS"].split()[0]) / 1024

@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     panel = seat(dataset, images, recipe.promise)
     sizes = [arguments.size] if arguments.size else arguments.sizes
     banks = [arguments.rows] if arguments.rows else arguments.banks
-    wanted = candidates(sizes, banks, len(panel.bank), min(recipe.levels))
+    wanted = candidates(sizes, banks, len(panel.bank), recipe)
     store = open_store(panel, recipe)
     print(f"accuracy by {panel.evidence}")
     judge(wanted, panel, arguments.product or dataset.name, recipe, store, progress)

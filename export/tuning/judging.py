@@ -63,7 +63,7 @@ def judge_banks(
         progress: shows each step.
 
     Yields:
-        Rows, and what was found.
+        Rows, and what was found; nothing for a bank that the patches that count cannot fill.
     """
     patches = int(np.count_nonzero(bundle.view.counts))
     with tempfile.TemporaryDirectory(prefix="lineward-") as folder:
@@ -76,7 +76,7 @@ def judge_banks(
         _embed(bundle, (read_image(path) for path in panel.bank), learned, "embed good images", progress)
         masks = _Masks()
         _embed(bundle, masks.noted(panel.judges), seen, "embed the images that judge", progress)
-        for rows in banks:
+        for rows in (rows for rows in banks if rows <= patches * len(learned)):  # a region leaves fewer patches
             with progress.step(f"bank of {rows} rows", rows) as advance:
                 bank = build_bank(
                     lambda: learned, len(learned), learned.shape[1], rows, recipe.bank_method, recipe.seed, advance

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -21,20 +22,21 @@ SIZES = (192, 256, 320, 384)
 BANKS = (512, 1024, 2048, 4096, 8192, 16384)
 
 
-def candidates(sizes: Sequence[int], banks: Sequence[int], images: int, finest: int) -> list[Candidate]:
+def candidates(sizes: Sequence[int], banks: Sequence[int], images: int, recipe: Recipe) -> list[Candidate]:
     """Every pair of an input size and a bank that the images can fill.
 
     Args:
         sizes: sides of the input, in pixels.
         banks: rows.
         images: good images that build the bank.
-        finest: stride of the finest feature level, in pixels.
+        recipe: gives the feature levels, and the tiles of an image.
 
     Raises:
         TrainingError: the images can fill none.
     """
+    finest, tiles = min(recipe.levels), math.prod(recipe.tiles or (1,))
     found = [Candidate(s, rows) for s in sorted(set(sizes)) for rows in sorted(set(banks))
-             if rows <= images * (s // finest) ** 2]  # fmt: skip
+             if rows <= images * tiles * (s // finest) ** 2]  # fmt: skip
     if not found:
         raise TrainingError(
             f"{images} good images have fewer patches than the smallest bank has rows, {min(banks)}",
@@ -74,8 +76,9 @@ def time_candidates(
         clock: see `probe`.
 
     Returns:
-        The table, one row a candidate.
+        The table, one row a candidate that was judged.
     """
+    wanted = [candidate for candidate in wanted if store.accuracy(candidate) is not None]
     device = device_key(plan)
     timings = {} if again else store.timings(device)
     drafts: dict[int, Bundle] = {}

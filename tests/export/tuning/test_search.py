@@ -85,7 +85,8 @@ def test_too_few_images_are_refused_as_by_the_training(good_images: list[Path]):
 def test_a_bank_that_was_judged_is_the_one_that_the_training_builds(choices, parts: Path, labelled: Panel, quiet):
     recipe = replace(RECIPE, **choices)
     bundle = draft(labelled, "parts", recipe, quiet)
-    found = dict(judge_banks(bundle, labelled, recipe, [64, 200], quiet))
+    found = dict(judge_banks(bundle, labelled, recipe, [64, 200, 10**6], quiet))
+    assert list(found) == [64, 200]
     images = open_dataset(parts).train
     trained = decode_bundle(train(images, "parts", recipe=replace(recipe, rows=200), progress=quiet), "parts.lineward")
     np.testing.assert_array_equal(found[200].bank, trained.bank)
@@ -106,9 +107,9 @@ def test_a_bank_that_was_judged_is_the_one_that_the_training_builds(choices, par
 def test_banks_that_the_images_cannot_fill_are_left_out(banks, wanted):
     if wanted is None:
         with pytest.raises(TrainingError, match="have fewer patches"):
-            candidates((64, 96), banks, 10, 8)
+            candidates((64, 96), banks, 10, RECIPE)
     else:
-        assert candidates((96, 64), banks, 10, 8) == [Candidate(*pair) for pair in wanted]
+        assert candidates((96, 64), banks, 10, RECIPE) == [Candidate(*pair) for pair in wanted]
 
 
 def test_the_store_knows_the_images_and_the_recipe(labelled: Panel, monkeypatch, tmp_path: Path):
