@@ -238,9 +238,9 @@ def test_no_image_judges_what_was_learned_from_it(good_images: list[Path], quiet
         learned.append(set(paths))
         return learn(paths, *rest)
 
-    def watch_judging(inspector, sight, paths, *rest):
+    def watch_judging(inspector, paths, *rest):
         judged.append(set(paths))
-        return score_with(inspector, sight, paths, *rest)
+        return score_with(inspector, paths, *rest)
 
     monkeypatch.setattr(training, "_learn", watch_learning)
     monkeypatch.setattr(training, "_judge", watch_judging)
