@@ -245,7 +245,7 @@ def test_no_image_judges_what_was_learned_from_it(good_images: list[Path], quiet
     monkeypatch.setattr(training, "_learn", watch_learning)
     monkeypatch.setattr(training, "_judge", watch_judging)
     train(good_images, "part", recipe=replace(SMALL, threshold_method="cross"), progress=quiet)
-    *folds, final = learned
+    final, *folds = learned
     assert len(folds) == len(judged) == 5
     assert final == set(good_images) == set().union(*judged)
     for bank, held_out in zip(folds, judged, strict=True):
