@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import time
+import warnings
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -40,8 +43,20 @@ from tests.fleets import (
 )
 from tests.runtime.delivery.offers import Desk, bundle
 
+# The traceback of a refused answer holds its socket, so that whichever of the two is collected first may warn.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
 ROLE = role_of(PRODUCT)
 LIMIT = 10**7
+
+
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """What a test leaves to be collected warns in no test after it."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def honest(world):

@@ -360,7 +360,8 @@ def test_the_wall_clock_jumps_a_day_and_back(station, tmp_path):
         station.stop()
     rows = station.rows()
     reasons = check_books(rows, line.passed, cut=True)
-    assert set(reasons) <= set(JUDGED)
+    assert set(reasons) <= {*JUDGED, "not_acknowledged"}  # a PLC on a busy machine is late, whatever the clock says
+    assert sum(reasons.get(reason, 0) for reason in JUDGED) > 100
     day = 86_400 * 10**9
     span = max(row.utc_ns for row in rows) - min(row.utc_ns for row in rows)
     assert 1.9 * day < span < 2.1 * day  # it did jump
