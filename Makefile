@@ -16,7 +16,7 @@ EDITABLE := --config-settings editable_mode=strict --editable
 GENICAM := $(shell pkg-config --exists gobject-introspection-1.0 cairo 2>/dev/null && echo ,genicam)
 FOLDERS := $(shell find runtime calibration export -type d -not -name __pycache__)
 
-.PHONY: demo test check test-pythons test-timm test-arm64 test-image test-image-arm64 test-gpu-emulated test-tensorrt kernel benchmarks tables outliers peers clean
+.PHONY: demo test check test-pythons test-timm test-arm64 test-image test-image-arm64 test-gpu-emulated test-tensorrt kernel benchmarks tables outliers peers fuzz clean
 
 demo: $(VENV)/.workstation
 	$(BIN)/lineward demo $(if $(DATA),--data $(DATA))
@@ -63,6 +63,10 @@ test-gpu-emulated:
 test-tensorrt: $(VENV)-tensorrt/.tensorrt $(VENV)/.development
 	$(BIN)/python -m tests.export.write_graphs build/graphs
 	LINEWARD_GRAPHS=build/graphs $(VENV)-tensorrt/bin/python -m pytest tests/runtime/tensorrt/test_rtx.py
+
+# Coverage-guided fuzzing of what reads foreign bytes: SECONDS for each reader, ten minutes by default.
+fuzz: $(VENV)-fuzz/.fuzz
+	$(VENV)-fuzz/bin/python -m benchmarks.fuzz $(SECONDS)
 
 kernel: $(VENV)-gpu/.gpu
 	$(VENV)-gpu/bin/python -m lineward.export.cuda_kernel
@@ -139,6 +143,11 @@ $(VENV)-peers/.peers: pyproject.toml constraints.txt benchmarks/peers/constraint
 	mkdir -p build
 	grep -v -e '^torch==' -e '^onnxruntime==' constraints.txt | cat - benchmarks/peers/constraints.txt >build/constraints-peers.txt
 	$(VENV)-peers/bin/pip $(INSTALL_PEERS) anomalib faiss-cpu openvino torchvision $(EDITABLE) '.[export,benchmarks]'
+	touch $@
+
+$(VENV)-fuzz/.fuzz: pyproject.toml constraints.txt $(FOLDERS)
+	test -x $(VENV)-fuzz/bin/python || $(PYTHON) -m venv $(VENV)-fuzz
+	$(VENV)-fuzz/bin/pip install --quiet --disable-pip-version-check $(EDITABLE) . atheris==3.0.0
 	touch $@
 
 $(VENV)-timm/.timm: pyproject.toml $(FOLDERS)

@@ -1,0 +1,1 @@
+"""Coverage-guided fuzzing of the readers of foreign bytes: `python -m benchmarks.fuzz`."""
