@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import atheris
@@ -57,10 +58,8 @@ def main() -> None:
     reader = READERS[name]
 
     def one(data: bytes) -> None:
-        try:
+        with suppress(LinewardError):
             reader(data)
-        except LinewardError:
-            pass
 
     atheris.Setup([sys.argv[0], *options], one)
     atheris.Fuzz()
