@@ -34,12 +34,14 @@ class _Tile:
         left: its first column.
         counts: which of its patches count, bool [rows, columns].
         weights: of its patch scores among those of the tiles that it overlaps, float32 [rows, columns].
+        shown: the pixels of the input that are left as they are, bool [height, width, 1]; None: all.
     """
 
     top: int
     left: int
     counts: NDArray[np.bool_]
     weights: NDArray[np.float32]
+    shown: NDArray[np.bool_] | None
 
     @property
     def place(self) -> tuple[slice, slice]:
@@ -88,7 +90,8 @@ class View:
             counts = within[top : top + patches.rows, left : left + patches.columns]
             if counts.any():
                 weights = np.outer(down[row], across[column])
-                self._tiles.append(_Tile(top, left, counts, weights))
+                shown = None if counts.all() else _shown(counts, spec)
+                self._tiles.append(_Tile(top, left, counts, weights, shown))
         self.counts = np.stack([tile.counts.ravel() for tile in self._tiles])
 
     @property
@@ -137,7 +140,7 @@ class View:
                 do=f"pass frames with at least {SMALLEST_SIDE} pixels a side of each tile",
             )
         pixels = preprocess(frame[top:bottom, left:right], self._spec)
-        return pixels if tile.counts.all() else np.where(_shown(tile.counts, self._spec), pixels, _OUTSIDE)
+        return pixels if tile.shown is None else np.where(tile.shown, pixels, _OUTSIDE)
 
     @staticmethod
     def _span(first: int, count: int, of: int, pixels: int) -> tuple[int, int]:
