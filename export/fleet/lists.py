@@ -7,8 +7,6 @@ and is written after them; a new root follows it, and until then nobody asks for
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +21,7 @@ from tuf.api.metadata import DelegatedRole, Delegations, Metadata, MetaFile, Roo
 
 from lineward.export.fleet.keys import name_of
 from lineward.runtime.atomic_write import replace_file
+from lineward.runtime.delivery.lock import held, open_lock
 from lineward.runtime.delivery.repository import METADATA
 from lineward.runtime.errors import FleetError, first_line
 
@@ -156,17 +155,11 @@ def locked(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / ".lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = open_lock(folder / ".lock")
     except OSError as error:
         raise _unwritable(folder, error) from error
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise FleetError(f"{folder}: is being published to just now", do="wait until that has ended") from error
+    with held(lock, FleetError(f"{folder}: is being published to just now", do="wait until that has ended")):
         yield
-    finally:
-        os.close(lock)
 
 
 def write_lists(

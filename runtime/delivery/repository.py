@@ -6,7 +6,6 @@ back behind it.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ from tuf.ngclient.config import UpdaterConfig
 from tuf.ngclient.updater import Updater
 
 from lineward.runtime.atomic_write import sync_folder
+from lineward.runtime.delivery.lock import held, open_lock
 from lineward.runtime.delivery.release import Release, decode_release, role_of
 from lineward.runtime.delivery.transport import Transport
 from lineward.runtime.errors import FleetError, first_line
@@ -211,19 +211,13 @@ def _locked(state: Path) -> Iterator[None]:
     try:
         for folder in (METADATA, TARGETS):
             (state / folder).mkdir(parents=True, exist_ok=True)
-        lock = os.open(state / ".lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = open_lock(state / ".lock")
     except OSError as error:
         raise FleetError(
             f"{state}: cannot be written ({error.strerror})", do="run it as the station's user; check the folder"
         ) from error
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise FleetError(f"{state}: another pull is under way", do="wait until it has ended") from error
+    with held(lock, FleetError(f"{state}: another pull is under way", do="wait until it has ended")):
         yield
-    finally:
-        os.close(lock)
 
 
 def _flush(state: Path) -> None:

@@ -8,7 +8,6 @@ protection: for the day when the disk damages `active`.
 from __future__ import annotations
 
 import fcntl
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
@@ -19,6 +18,7 @@ import msgspec
 
 from lineward.runtime.atomic_write import replace_file, sync_folder
 from lineward.runtime.bundle import Bundle, read_bundle
+from lineward.runtime.delivery.lock import ALONE, held, open_lock
 from lineward.runtime.delivery.slot_state import (
     STATE_LIMIT,
     Newest,
@@ -109,7 +109,7 @@ class Slots:
     @contextmanager
     def deploying(self) -> Iterator[None]:
         """While a bundle is staged; nobody else may, and nothing is cleared away meanwhile."""
-        with self._locked(_DEPLOYING, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        with self._locked(_DEPLOYING, ALONE):
             yield
 
     def put(self, name: str, data: bytes) -> Path:
@@ -233,17 +233,10 @@ class Slots:
     def _locked(self, name: str, how: int) -> Iterator[None]:
         with self._writing():
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.folder / name, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            try:
-                fcntl.flock(lock, how)
-            except BlockingIOError as error:
-                raise DeliveryError(
-                    f"{self.folder}: another deployment is under way", do="wait until it has ended"
-                ) from error
+            lock = open_lock(self.folder / name)
+        busy = DeliveryError(f"{self.folder}: another deployment is under way", do="wait until it has ended")
+        with held(lock, busy, how):
             yield
-        finally:
-            os.close(lock)
 
     # Files.
 
