@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from lineward.runtime.bundle import Bundle, decode_bundle, encode_bundle
+from lineward.runtime.cli import main
 from lineward.runtime.images import decode_image
 from lineward.runtime.preprocessing import Frame
 
@@ -30,6 +31,21 @@ def a_machine_without_keys(tmp_path_factory: pytest.TempPathFactory, monkeypatch
     monkeypatch.setattr(KEYS_FOLDER, tmp_path_factory.getbasetemp() / "etc" / "lineward" / "keys")
     for variable in ("LINEWARD_KEYS", "LINEWARD_PASSPHRASE"):
         monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture
+def lineward(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[Any, str, str]]:
+    """Runs the command in this process: exit code, standard output, standard error."""
+
+    def run(*words: object) -> tuple[Any, str, str]:
+        code: Any
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from lineward.export import signing
-from lineward.runtime.cli import main
 from lineward.runtime.images import write_png
 from tests.runtime.station.stand_ins import until
 
@@ -40,20 +39,6 @@ ONLINE = ["--key", "online.key", "--key", "lister.key"]
 def cheap_passphrases(monkeypatch):
     monkeypatch.setattr(signing, "_SCRYPT_COST", 16)
     monkeypatch.setenv("LINEWARD_PASSPHRASE", "a long secret")
-
-
-@pytest.fixture
-def lineward(capsys):
-    """Runs the command in this process: exit code, standard output, standard error."""
-
-    def run(*words):
-        try:
-            code = main([str(word) for word in words])
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ import pytest
 
 from lineward.export import signing
 from lineward.runtime.bundle import read_bundle
-from lineward.runtime.cli import main
 from lineward.runtime.images import write_png
 from lineward.runtime.trust import AcceptAny
 from tests.signers import Signer, write, write_keys
@@ -28,20 +27,6 @@ WARNING = "lineward: WARNING: this machine has no trusted keys and accepts ANY b
 def cheap_passphrases(monkeypatch):
     monkeypatch.setattr(signing, "_SCRYPT_COST", 16)
     monkeypatch.setenv("LINEWARD_PASSPHRASE", "a long secret")
-
-
-@pytest.fixture
-def lineward(capsys):
-    """Runs the command in this process: exit code, standard output, standard error."""
-
-    def run(*words):
-        try:
-            code = main([str(word) for word in words])
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture
