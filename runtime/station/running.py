@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from lineward.runtime.delivery.slot_state import Slot
 from lineward.runtime.delivery.slots import Slots, is_slots
 from lineward.runtime.errors import StationError
 from lineward.runtime.station.cameras import Camera, open_camera
-from lineward.runtime.station.configuration import Configuration, GpioTrigger, MessageTrigger
+from lineward.runtime.station.configuration import Configuration, Engine, GpioTrigger, MessageTrigger
 from lineward.runtime.station.device_health import DeviceHealth
 from lineward.runtime.station.drift_watch import DriftWatch
 from lineward.runtime.station.flight_record import FlightRecord
@@ -28,7 +28,14 @@ from lineward.runtime.station.mqtt import MqttPublisher
 from lineward.runtime.station.notify import Notifier, Watchdog
 from lineward.runtime.station.plc.wire import Wire, open_wire
 from lineward.runtime.station.pulses import Pulses
-from lineward.runtime.station.real_time import RealTime, enter_real_time, raise_priority, settle_garbage
+from lineward.runtime.station.real_time import (
+    RealTime,
+    Role,
+    enter_real_time,
+    raise_priority,
+    raise_what_starts,
+    settle_garbage,
+)
 from lineward.runtime.station.records import Source
 from lineward.runtime.station.renewal import Renewal
 from lineward.runtime.station.station import Station
@@ -133,10 +140,16 @@ def _load(configuration: Configuration, number: int, tell: Callable[[str, str], 
     """Load a job, by the keys as they are at this moment: they may have changed since the station was started."""
     path, engine, trust = configuration.jobs[number], configuration.engine, open_trust(configuration.keys)
     calibration = configuration.calibrations.get(number)
-    if not is_slots(path):
-        return load_job(number, path, engine, trust, calibration)
-    slots = Slots(path)
-    return load_from_slots(number, slots, engine, trust, lambda why: tell("bundle_rolled_back", why), calibration)
+    with _workers_raised(engine):
+        if not is_slots(path):
+            return load_job(number, path, engine, trust, calibration)
+        slots = Slots(path)
+        return load_from_slots(number, slots, engine, trust, lambda why: tell("bundle_rolled_back", why), calibration)
+
+
+def _workers_raised(engine: Engine) -> AbstractContextManager[None]:
+    """Where the CPU computes, each inspection waits for the engine's workers."""
+    return raise_what_starts(Role.DECISION) if engine.name == "cpu" else nullcontext()
 
 
 def _watch_slots(configuration: Configuration, station: Station, stack: ExitStack) -> None:
@@ -146,7 +159,8 @@ def _watch_slots(configuration: Configuration, station: Station, stack: ExitStac
 
     def load(number: int, slots: Slots, slot: Slot) -> Job:
         bundle = slots.bundle(slot, open_trust(configuration.keys))
-        return open_job(number, bundle, configuration.engine, configuration.calibrations.get(number))
+        with _workers_raised(configuration.engine):
+            return open_job(number, bundle, configuration.engine, configuration.calibrations.get(number))
 
     renewal = Renewal(station, configuration, slots, load, settle_garbage)
     renewal.start()

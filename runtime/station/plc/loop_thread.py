@@ -1,4 +1,4 @@
-"""A server on an asyncio loop, in a thread of its own."""
+"""A server on an asyncio loop, in a thread of its own, before the inspections: a trigger must not wait for one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 
 from lineward.runtime.errors import StationError
+from lineward.runtime.station.real_time import Role, raise_priority
 
 
 class LoopThread:
@@ -47,6 +48,7 @@ class LoopThread:
             self._thread.join()
 
     def _run(self) -> None:
+        raise_priority(Role.WIRE)
         try:
             asyncio.run(self._serve())
         except Exception as error:

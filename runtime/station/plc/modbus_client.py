@@ -23,6 +23,7 @@ from lineward.runtime.station.plc.registers import (
     decode_control,
     encode_status,
 )
+from lineward.runtime.station.real_time import Role, raise_priority
 
 _PATIENCE = 1.0  # for an answer; seconds
 _LEAST_PAUSE, _GREATEST_PAUSE = 0.1, 2.0
@@ -69,6 +70,7 @@ class ModbusClientWire:
             self._thread.join()
 
     def _run(self) -> None:
+        raise_priority(Role.WIRE)
         while not self._closing.is_set():
             client = ModbusTcpClient(self._table.host, port=self._table.port, timeout=_PATIENCE, retries=0)
             try:

@@ -15,7 +15,7 @@ from lineward.runtime.station.real_time import RealTime, Role, enter_real_time, 
 
 _PROGRAM = """
 import gc, json, os, sys, threading
-from lineward.runtime.station.real_time import Role, enter_real_time, raise_priority
+from lineward.runtime.station.real_time import Role, enter_real_time, raise_priority, raise_what_starts
 entered = enter_real_time()
 found = {}
 def look(name):
@@ -30,12 +30,35 @@ for name in Role.__members__:
     thread = threading.Thread(target=look, args=(name,))
     thread.start()
     thread.join()
+ending, wake = threading.Event(), threading.Event()
+def start():
+    thread = threading.Thread(target=wake.wait)
+    thread.start()
+    return thread
+elsewhere = threading.Thread(target=lambda: (ending.wait(), others.append(start()), started.set()))
+others, started = [], threading.Event()
+elsewhere.start()
+before = start()
+with raise_what_starts(Role.DECISION):
+    worker = start()
+    brief = threading.Thread(target=int)
+    brief.start()
+    brief.join()
+    ending.set()
+    started.wait()
+after = start()
+policies = {
+    name: os.sched_getscheduler(thread.native_id)
+    for name, thread in {"before": before, "worker": worker, "elsewhere": others[0], "after": after}.items()
+}
+wake.set()
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 block = bytearray(50 << 20)
 print(json.dumps({
     "obtained": entered.obtained, "missing": entered.missing, "threads": found, "main": os.sched_getscheduler(0),
     "locked_kb": int(status["VmLck"].split()[0]), "switch": sys.getswitchinterval(), "frozen": gc.get_freeze_count(),
     "gc": gc.isenabled(), "block": len(block),
+    "policies": policies,
 }))
 """
 
@@ -76,6 +99,7 @@ def test_without_permission_nothing_fails_and_each_line_says_what_to_do() -> Non
     assert "LimitRTPRIO=40" in missing
     assert "LimitMEMLOCK=infinity" in missing
     assert found["threads"] == {role.name: [False, os.SCHED_OTHER, 0, os.SCHED_OTHER] for role in Role}
+    assert found["policies"]["worker"] == os.SCHED_BATCH
     assert found["locked_kb"] == 0
     assert found["block"] == 50 << 20  # a limit on locked memory must not keep it from allocating
     assert found["switch"] == pytest.approx(0.0005)
@@ -95,8 +119,17 @@ def test_with_capabilities_everything_is_obtained() -> None:
 
 def _check_obtained(found: dict[str, Any]) -> None:
     assert found["missing"] == []
-    assert found["threads"] == {role.name: [True, os.SCHED_FIFO, int(role), os.SCHED_OTHER] for role in Role}
+    inherited = {Role.ACQUISITION: os.SCHED_FIFO}  # a camera's library receives in threads of its own
+    assert found["threads"] == {
+        role.name: [True, os.SCHED_FIFO, int(role), inherited.get(role, os.SCHED_OTHER)] for role in Role
+    }
     assert found["main"] == os.SCHED_OTHER  # each thread raises itself and no other
+    assert found["policies"] == {
+        "before": os.SCHED_OTHER,
+        "worker": os.SCHED_FIFO | os.SCHED_RESET_ON_FORK,
+        "elsewhere": os.SCHED_OTHER,
+        "after": os.SCHED_OTHER,
+    }
     assert found["locked_kb"] > 0
 
 
@@ -106,7 +139,7 @@ def test_a_priority_below_the_greatest_role_is_not_enough() -> None:
 
 
 def test_roles_are_below_the_kernel_s_interrupts_and_timing_is_first() -> None:
-    assert 0 < Role.DECISION < Role.ACQUISITION < Role.TIMING < 50
+    assert 0 < Role.DECISION < Role.WIRE < Role.ACQUISITION < Role.TIMING < 50
 
 
 def test_settled_objects_are_not_collected_again() -> None:
