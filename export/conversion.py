@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lineward.calibration.metrics import image_auroc
 from lineward.export.float16_rounding import greatest_activations, rounded_to_float16
-from lineward.export.planted_defects import plant_defects
+from lineward.export.planting import KINDS, plant
 from lineward.export.precision import to_float16
 from lineward.export.quantisation import Calibration
 from lineward.runtime.bundle import EMBEDDING, Bundle
@@ -144,7 +144,7 @@ def judge(
 
 def images_to_judge(good: int, defects: int) -> int:
     """Images that `judge` scores."""
-    return good + defects if defects else good * (1 + len(plant_defects(np.zeros((8, 8), np.uint8), 0)))
+    return good + defects if defects else good * (1 + len(KINDS))
 
 
 def check_conversion(judged: Judged, precision: str, converted: Converted, rate: float, max_drop: float) -> Conversion:
@@ -193,5 +193,6 @@ def _frames(
         frame = read(path)
         yield frame, False
         if not defects:
-            yield from ((planted, True) for planted in plant_defects(frame, seed))
+            random = np.random.default_rng(seed)
+            yield from ((plant(frame, kind, random)[0], True) for kind in KINDS)
     yield from ((read(path), True) for path in defects)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lineward.export.backbones import sha256_of
 from lineward.export.datasets import Dataset, Sample, read_mask
 from lineward.export.held_out import Promise, plan_calibration
-from lineward.export.tuning.planting import KINDS, plant
+from lineward.export.planting import KINDS, plant
 from lineward.runtime.images import read_image
 from lineward.runtime.preprocessing import Frame
 

@@ -26,6 +26,7 @@ from lineward.export.conversion import (
     to_half,
 )
 from lineward.export.held_out import plan_calibration
+from lineward.export.planting import KINDS
 from lineward.export.quantisation import Calibration
 from lineward.export.synthetic import render_part
 from lineward.export.training import Progress, Recipe, train
@@ -92,7 +93,7 @@ def test_without_defects_some_are_planted_and_with_folds_the_first_is_held_out(
     assert conversion is not None
     assert conversion.evidence == PLANTED
     assert conversion.good == len(plan.folds[0])
-    assert conversion.defects == 3 * conversion.good
+    assert conversion.defects == len(KINDS) * conversion.good
 
 
 def test_a_bad_calibration_is_refused_and_layers_named(

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from lineward.export.datasets import open_dataset
+from lineward.export.planting import KINDS
 from lineward.export.training import Recipe, train
 from lineward.export.tuning import search
 from lineward.export.tuning.judges import Panel, seat
 from lineward.export.tuning.judging import draft, judge_banks
-from lineward.export.tuning.planting import KINDS
 from lineward.export.tuning.search import candidates
 from lineward.export.tuning.store import open_store
 from lineward.export.tuning.table import Candidate, Timing

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from lineward.export.planting import KINDS, plant
 from lineward.export.synthetic import render_part
-from lineward.export.tuning.planting import KINDS, plant
 from lineward.runtime.preprocessing import Frame
 
 PART = render_part(0, size=256).image
@@ -43,3 +45,18 @@ def test_an_image_where_nothing_can_be_seen_is_still_an_image():
     planted, mask = plant(np.full((64, 64), 128, np.uint8), "worn", np.random.default_rng(0))
     assert mask.any()
     assert (planted == 128).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    height=st.integers(8, 200),
+    width=st.integers(8, 200),
+    channels=st.sampled_from([(), (3,)]),
+    dtype=st.sampled_from([np.uint8, np.uint16]),
+    kind=st.sampled_from(list(KINDS)),
+    seed=st.integers(0, 1000),
+)
+def test_any_frame_keeps_its_shape_and_type(height, width, channels, dtype, kind, seed):
+    frame = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, (height, width, *channels), dtype=dtype)
+    planted, mask = plant(frame, kind, np.random.default_rng(seed))
+    assert (planted.shape, planted.dtype, mask.shape) == (frame.shape, dtype, frame.shape[:2])

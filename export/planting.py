@@ -1,4 +1,8 @@
-"""Defects planted on good images, for those who have no defective ones yet."""
+"""Defects planted on good images, for those who have no defective ones yet.
+
+They stand for what a neighbourhood of patches can show. They compare recipes, or two graphs, on the same images, and
+say nothing of how many real defects will be found.
+"""
 
 from __future__ import annotations
 
