@@ -13,6 +13,11 @@ from lineward.runtime.blob import level_of
 from lineward.runtime.manifest import MinimumArea, Score
 from lineward.runtime.region import Region, patches_within
 
+_OF_ONE_THREAD = 2**18
+"""Multiply-adds of a product up to which OpenBLAS wakes no other thread."""
+_LEAST_ROWS = 8
+"""Of a block; maps so wide that these are too many are rare, and large enough to be worth threads."""
+
 
 class Patches(Protocol):
     """How many patches there are."""
@@ -60,7 +65,7 @@ class MapMaker:
             return self._spread(patch_scores * counted) * share
 
     def _spread(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(self._rows @ patches @ self._columns.T, dtype=np.float32)
+        return _product(self._rows, _product(patches, self._columns.T))
 
 
 def image_score(anomaly_map: NDArray[np.float32], area: MinimumArea | None = None) -> float:
@@ -79,6 +84,16 @@ def image_score(anomaly_map: NDArray[np.float32], area: MinimumArea | None = Non
         return greatest
     value = level_of(anomaly_map, area.pixels, area.level * greatest)
     return max(greatest, value / area.level)
+
+
+def _product(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The product a b, block by block of rows, so that OpenBLAS wakes no threads of its own for it.
+
+    Those would be waited for at ordinary priority, whatever the station's own has; and images on other cores would wait
+    for them, since OpenBLAS computes one product at a time.
+    """
+    blocks = min(-(-len(a) * b.size // _OF_ONE_THREAD), max(1, len(a) // _LEAST_ROWS))
+    return np.concatenate([rows @ b for rows in np.array_split(a, blocks)])
 
 
 def _upsample_and_smooth(patches: int, pixels: int, sigma: float) -> NDArray[np.float32]:

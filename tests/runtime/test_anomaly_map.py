@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -97,3 +100,36 @@ def test_image_score_of_a_map_with_nan_is_nan(place):
     anomaly_map = np.array([0.1, 0.9, 0.3, math.inf], np.float32)
     anomaly_map[place] = math.nan
     assert math.isnan(image_score(anomaly_map.reshape(2, 2)))
+
+
+_BUSY = """
+import os
+from pathlib import Path
+import numpy as np
+from lineward.runtime.anomaly_map import MapMaker
+from lineward.runtime.manifest import Grid, Score
+
+def ticks():
+    stats = (Path("/proc/self/task") / thread / "stat" for thread in os.listdir("/proc/self/task"))
+    others = (stat for stat in stats if stat.parent.name != str(os.getpid()))
+    return sum(sum(map(int, stat.read_text().rpartition(")")[2].split()[11:13])) for stat in others)
+
+maker = MapMaker(Grid({side}, {side}, 8), Score(8 * {side}, 8 * {side}, 4.0))
+patches = np.random.default_rng(0).random(({side}, {side}), dtype=np.float32)
+before = ticks()
+for _ in range(2000):
+    maker.anomaly_map(patches)
+print(len(os.listdir("/proc/self/task")), ticks() - before)
+"""
+
+
+@pytest.mark.parametrize("side", [32, 37, 40])
+def test_no_thread_but_the_calling_one_computes(side: int) -> None:
+    """OpenBLAS' own threads are waited for at ordinary priority, and serve one image at a time."""
+    words = [sys.executable, "-c", _BUSY.replace("{side}", str(side))]
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "4"}
+    done = subprocess.run(words, capture_output=True, check=True, text=True, timeout=60, env=environment)
+    threads, busy = map(int, done.stdout.split())
+    if threads == 1:
+        pytest.skip("numpy's linear algebra has no threads of its own here")
+    assert busy <= 2
