@@ -48,6 +48,8 @@ COMPARED = (2048, 16384)
 GROWTH = (2048, 4096, 8192, 16384, 32768, 65536)
 SQUARE = 1024
 """Side of the square matrices whose product is the machine's rate."""
+_PAUSE = 0.1
+"""Seconds between two: numpy's threads spin on for some 20 ms after a product."""
 Rows = NDArray[np.float32]
 Work = Callable[[], object]
 
@@ -203,6 +205,8 @@ def _interleaved(works: Mapping[str, Work], rounds: int) -> dict[str, list[float
     with ConsoleProgress().step("rounds", rounds + 1) as advance:
         for done in range(rounds + 1):
             for name in order.permutation(list(works)):
+                time.sleep(_PAUSE)
+                works[name]()  # the processors are awake again
                 start = time.perf_counter()
                 works[name]()
                 if done:

@@ -17,6 +17,8 @@ import numpy as np
 THREADS = 2
 _PATIENCE = 300.0
 """Seconds that a contender has to get ready, or to run its turn."""
+_PAUSE = 0.1
+"""Seconds between two turns: threads of a linear algebra spin on for some 20 ms after its work is done."""
 
 Call = Callable[[], Any]
 Make = Callable[..., Call]
@@ -113,6 +115,7 @@ def take_turns(contenders: Mapping[str, Contender], rounds: int, calls: int) -> 
     order = np.random.RandomState(0)
     for _ in range(rounds):
         for name in order.permutation(list(workers)):
+            time.sleep(_PAUSE)
             seconds[name].append(workers[name].run(calls))
     return {name: Outcome(tuple(seconds[name]), results[name], w.end()) for name, w in workers.items()}
 
