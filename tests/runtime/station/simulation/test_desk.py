@@ -78,7 +78,7 @@ def test_the_search_for_the_highest_cadence_ends(tiny, tiny_path, tmp_path, log,
     monkeypatch.setattr("lineward.runtime.station.simulation.desk._STEP", 20.0)
     station = at_the_desk(configuration(tiny_path, tmp_path, frames=2), tmp_path / "station")
     rate = find_rate(station, Plan(parts=20, rate=20.0), render_parts(tiny, PLAN), log)
-    assert rate in [pytest.approx(20.0 * 20**power * 0.9) for power in range(6)]
+    assert rate in [pytest.approx(20.0 * 20**power * 0.75) for power in range(6)]
 
 
 def test_a_deadline_that_nobody_meets(tiny, tiny_path, tmp_path, log, monkeypatch):
