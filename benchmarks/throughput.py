@@ -49,7 +49,7 @@ def main() -> None:
             "throughput": _throughput(folder),
             "memory": _memory(folder, count),
         }
-    write_results("throughput", "python -m benchmarks.throughput", figures)
+    write_results("throughput", " ".join(["python -m benchmarks.throughput", *sys.argv[1:]]), figures)
 
 
 def _throughput(folder: Path) -> dict[str, dict[str, Any]]:
