@@ -84,12 +84,13 @@ def raise_what_starts(role: Role) -> Iterator[None]:
     moves a real-time thread to a free processor at once, and the fair share that it grants ordinary threads on each
     processor (50 ms of a second) would be waited for otherwise.
     """
-    before, policy, parameters = _threads(), os.sched_getscheduler(0), os.sched_getparam(0)
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    before, policy, priority = _threads(), os.sched_getscheduler(0), os.sched_getparam(0).sched_priority
+    marked = _schedule(0, os.SCHED_BATCH, 0)
     try:
         yield
     finally:
-        os.sched_setscheduler(0, policy, parameters)
+        if marked:
+            _schedule(0, policy, priority)
     for thread in _threads() - before:
         with suppress(ProcessLookupError):  # it ended meanwhile
             if os.sched_getscheduler(thread) != os.SCHED_BATCH:
@@ -97,7 +98,7 @@ def raise_what_starts(role: Role) -> Iterator[None]:
             if _raise(thread, role):
                 os.sched_setaffinity(thread, os.sched_getaffinity(0))
             else:
-                os.sched_setscheduler(thread, policy, parameters)
+                _schedule(thread, policy, priority)
 
 
 def settle_garbage() -> None:
@@ -115,9 +116,14 @@ def settle_garbage() -> None:
 def _raise(thread: int, role: Role) -> bool:
     """Of a thread by its number; 0 is the calling one."""
     keeps_to_itself = 0 if role is Role.ACQUISITION else os.SCHED_RESET_ON_FORK
+    return _schedule(thread, os.SCHED_FIFO | keeps_to_itself, int(role))
+
+
+def _schedule(thread: int, policy: int, priority: int) -> bool:
+    """False where the system does not do that, whatever it says of why."""
     try:
-        os.sched_setscheduler(thread, os.SCHED_FIFO | keeps_to_itself, os.sched_param(int(role)))
-    except PermissionError:
+        os.sched_setscheduler(thread, policy, os.sched_param(priority))
+    except OSError:
         return False
     return True
 

@@ -47,6 +47,22 @@ def test_an_image_where_nothing_can_be_seen_is_still_an_image():
     assert (planted == 128).all()
 
 
+@pytest.mark.parametrize("kind", ["scratch", "stain"])
+@pytest.mark.parametrize("level", [0, 255])
+def test_scratches_and_stains_show_on_black_and_on_white(level: int, kind: str):
+    for seed in range(8):
+        planted, _ = plant(np.full((128, 128), level, np.uint8), kind, np.random.default_rng(seed))
+        assert np.abs(planted.astype(int) - level).max() > 20
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(8))
+def test_each_defect_is_small_and_shows(seed: int, kind: str):
+    planted, _ = plant(PART, kind, np.random.default_rng(seed))
+    changed = np.abs(planted.astype(int) - PART).max(axis=2)
+    assert 0 < (changed > 5).mean() < 0.05
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     height=st.integers(8, 200),
@@ -58,5 +74,7 @@ def test_an_image_where_nothing_can_be_seen_is_still_an_image():
 )
 def test_any_frame_keeps_its_shape_and_type(height, width, channels, dtype, kind, seed):
     frame = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, (height, width, *channels), dtype=dtype)
+    before = frame.copy()
     planted, mask = plant(frame, kind, np.random.default_rng(seed))
     assert (planted.shape, planted.dtype, mask.shape) == (frame.shape, dtype, frame.shape[:2])
+    assert np.array_equal(frame, before)

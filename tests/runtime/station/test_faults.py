@@ -365,4 +365,6 @@ def test_the_wall_clock_jumps_a_day_and_back(station, tmp_path):
     day = 86_400 * 10**9
     span = max(row.utc_ns for row in rows) - min(row.utc_ns for row in rows)
     assert 1.9 * day < span < 2.1 * day  # it did jump
+    never_told = [row.reason for row in rows if row.told_us is None]  # it waited for the late PLC's acknowledgement
+    assert set(never_told) <= {"not_acknowledged"}
     assert all(row.told_us < 500_000 for row in rows if row.told_us is not None)

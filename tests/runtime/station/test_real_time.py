@@ -1,5 +1,6 @@
 """What Linux grants, said for each thing; run in processes of their own, for they change the whole process."""
 
+import errno
 import json
 import os
 import resource
@@ -11,7 +12,14 @@ from typing import Any
 import pytest
 
 from lineward.runtime.station import real_time
-from lineward.runtime.station.real_time import RealTime, Role, enter_real_time, raise_priority, settle_garbage
+from lineward.runtime.station.real_time import (
+    RealTime,
+    Role,
+    enter_real_time,
+    raise_priority,
+    raise_what_starts,
+    settle_garbage,
+)
 
 _PROGRAM = """
 import gc, json, os, sys, threading
@@ -177,3 +185,14 @@ def test_raising_is_for_the_calling_thread_alone() -> None:
     thread.start()
     thread.join()
     assert os.sched_getscheduler(0) == before
+
+
+def test_a_system_without_priorities_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "not here")
+
+    monkeypatch.setattr(real_time.os, "sched_setscheduler", refuse)
+    assert not raise_priority(Role.WIRE)
+    with raise_what_starts(Role.DECISION):
+        entered = True
+    assert entered
