@@ -104,6 +104,7 @@ def test_image_score_of_a_map_with_nan_is_nan(place):
 
 _BUSY = """
 import os
+import time
 from pathlib import Path
 import numpy as np
 from lineward.runtime.anomaly_map import MapMaker
@@ -116,6 +117,7 @@ def ticks():
 
 maker = MapMaker(Grid({side}, {side}, 8), Score(8 * {side}, 8 * {side}, 4.0))
 patches = np.random.default_rng(0).random(({side}, {side}), dtype=np.float32)
+time.sleep(0.5)  # OpenBLAS' threads spin for some 20 ms after their start
 before = ticks()
 for _ in range(2000):
     maker.anomaly_map(patches)
