@@ -36,9 +36,9 @@ from lineward.export.bundle_bank import with_bank
 from lineward.export.similarity_graph import OPSET, finish, similarity_graph
 from lineward.export.synthetic import write_dataset
 from lineward.export.training import Recipe, train
-from lineward.runtime.bundle import BANK_TENSOR, decode_bundle, encode_bundle, write_bundle
+from lineward.runtime.bundle import decode_bundle, encode_bundle, write_bundle
 from lineward.runtime.cli.console import ConsoleProgress
-from lineward.runtime.engines.onnxruntime import open_session, session_options
+from lineward.runtime.engines.onnxruntime import SimilaritySession, open_session, session_options
 from lineward.runtime.images import find_images
 from lineward.runtime.manifest import Grid, Split
 
@@ -143,16 +143,11 @@ print(*(int(status[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM")))
 
 
 def _similarity(rows: int, split: Split | None) -> Work:
-    """A run of the similarity graph in a session as the engine opens it."""
-    bank = _unit_rows(rows, DIMENSIONS)
-    value = ort.OrtValue.ortvalue_from_numpy(bank)
-    options = session_options()
-    options.add_external_initializers([BANK_TENSOR], [value])
+    """A run of the similarity stage as the engine does it."""
     graph = similarity_graph(Grid(SIDE, SIDE, DIMENSIONS, split), rows, 80)
-    session = open_session(graph, options, external=1)
-    embeddings = ort.OrtValue.ortvalue_from_numpy(_embeddings())
-    held = session, value  # the session refers to the bank's memory
-    return lambda: held[0].run_with_ort_values(None, {"embeddings": embeddings})
+    session = SimilaritySession(graph, _unit_rows(rows, DIMENSIONS))
+    embeddings = _embeddings()
+    return lambda: session.greatest(embeddings)
 
 
 def _embeddings() -> Rows:

@@ -42,12 +42,13 @@ def similarity_graph(grid: Grid, rows: int, bank_offset: int) -> bytes:
 
     Returns:
         A model with input `embeddings`, float32 [N, patches, dimensions], and output `similarity`,
-        float32 [N * patches].
+        float32 [N * patches]: N strips of as few of the grid's rows as share nothing with the next, so that a device
+        may cut an image into as many parts as it has processors.
     """
     graph = _Graph()
     similarity = _plain(graph, grid, rows) if grid.split is None else _split(graph, grid, grid.split, rows)
     graph.add("Reshape", similarity, graph.integers(-1), output="similarity")
-    patches = grid.rows * grid.columns
+    patches = grid.columns * (grid.split.block if grid.split else 1)
     model = helper.make_graph(
         graph.nodes,
         "similarity",
@@ -102,17 +103,17 @@ def _plain(graph: _Graph, grid: Grid, rows: int) -> str:
 
 def _split(graph: _Graph, grid: Grid, split: Split, rows: int) -> str:
     side, own, dimensions = split.block, split.own, grid.dimensions
-    height, width, patches = grid.rows // side, grid.columns // side, side * side
-    apart = graph.add("Reshape", "embeddings", graph.integers(-1, height, side, width, side, dimensions))
-    # All first patches of their blocks, then all second ones, and so on: [patches of a block, blocks, dimensions].
-    apart = graph.add("Transpose", apart, perm=[2, 4, 0, 1, 3, 5])
-    apart = graph.add("Reshape", apart, graph.integers(patches, -1, dimensions))
-    constant = {2: (dimensions - 1, dimensions)}
-    ratio = graph.add("Div", graph.cut(apart, constant), graph.cut(apart, {0: (0, 1)} | constant))
-    shared = graph.cut(apart, {0: (0, 1), 2: (own, dimensions)})
+    patches = side * side
+    blocks = graph.add("Reshape", "embeddings", graph.integers(-1, side, grid.columns // side, side, dimensions))
+    last = graph.cut(blocks, {4: (dimensions - 1, dimensions)})
+    ratio = graph.add("Div", last, graph.cut(last, {1: (0, 1), 3: (0, 1)}))
+    shared = graph.cut(blocks, {1: (0, 1), 3: (0, 1), 4: (own, dimensions)})
     shared = graph.add("Reshape", shared, graph.integers(-1, dimensions - own))
-    scaled = graph.add("Div", graph.cut(apart, {2: (0, own)}), ratio)
-    each = (graph.cut(scaled, {0: (patch, patch + 1)}) for patch in range(patches))
+    scaled = graph.add("Div", graph.cut(blocks, {4: (0, own)}), ratio)
+    # All first patches of their blocks, then all second ones, and so on.
+    apart = graph.add("Transpose", scaled, perm=[1, 3, 0, 2, 4])
+    apart = graph.add("Reshape", apart, graph.integers(patches, -1, own))
+    each = (graph.cut(apart, {0: (patch, patch + 1)}) for patch in range(patches))
     queries = [graph.add("Reshape", query, graph.integers(-1, own)) for query in each]
     found = []
     for block in _blocks(rows):
@@ -120,9 +121,8 @@ def _split(graph: _Graph, grid: Grid, split: Split, rows: int) -> str:
         own_rows = graph.cut(BANK_TENSOR, {0: block, 1: (0, own)})
         # Joined block by block: so onnxruntime takes one block after another, and holds the products of one alone.
         found.append(graph.add("Concat", *(graph.greatest_product(q, own_rows, products) for q in queries), axis=0))
-    similarity = graph.add("Mul", graph.add("Max", *found), graph.add("Reshape", ratio, graph.integers(-1)))
-    together = graph.add("Reshape", similarity, graph.integers(side, side, -1, height, width))
-    return graph.add("Transpose", together, perm=[2, 3, 0, 4, 1])
+    greatest = graph.add("Reshape", graph.add("Max", *found), graph.integers(side, side, -1, grid.columns // side, 1))
+    return graph.add("Mul", graph.add("Transpose", greatest, perm=[2, 0, 3, 1, 4]), ratio)
 
 
 def _blocks(rows: int) -> Iterator[tuple[int, int]]:

@@ -93,7 +93,7 @@ _ELEMENT = {np.dtype(np.float32): FLOAT, np.dtype(np.int64): INT64}
 
 
 def _onnx_model(
-    nodes: Sequence[tuple[str, Sequence[str], str, Mapping[str, int]]],
+    nodes: Sequence[tuple[str, Sequence[str], str, Mapping[str, int | Sequence[int]]]],
     *,
     takes: tuple[str, int, Sequence[int | str]],
     gives: tuple[str, int, Sequence[int | str]],
@@ -102,7 +102,7 @@ def _onnx_model(
     """An ONNX model.
 
     Args:
-        nodes: operator, inputs, output and integer attributes of each.
+        nodes: operator, inputs, output and attributes of each, integers or lists of them.
         takes: name, element type and shape of the input.
         gives: the same of the output.
         constants: arrays by name, or the name of the file that holds one and its shape.
@@ -129,11 +129,15 @@ def _varint(value: int) -> bytes:
     return encoded + struct.pack("B", value)
 
 
-def _node(operator: str, inputs: Sequence[str], output: str, attributes: Mapping[str, int]) -> bytes:
+def _node(operator: str, inputs: Sequence[str], output: str, attributes: Mapping[str, int | Sequence[int]]) -> bytes:
     encoded = b"".join(_field(1, name.encode()) for name in inputs) + _field(2, output.encode())
     encoded += _field(4, operator.encode())
     for name, value in attributes.items():
-        encoded += _field(5, _field(1, name.encode()) + _field(3, value) + _field(20, 2))
+        if isinstance(value, int):
+            values = _field(3, value) + _field(20, 2)
+        else:
+            values = b"".join(_field(8, each) for each in value) + _field(20, 7)
+        encoded += _field(5, _field(1, name.encode()) + values)
     return encoded
 
 

@@ -41,24 +41,15 @@ def contenders(ours: Path, bank: Path, queries: Path) -> dict[str, Contender]:
 
 
 def lineward(bundle: Path, queries: Path) -> Call:
-    """The similarity graph of a bundle, in a session opened as the engine opens it."""
-    import onnxruntime as ort
-
-    from lineward.runtime.bundle import BANK_TENSOR, SIMILARITY, read_bundle
-    from lineward.runtime.engines.onnxruntime import open_session, session_options
+    """The similarity stage of a bundle, as the engine does it."""
+    from lineward.runtime.bundle import SIMILARITY, read_bundle
+    from lineward.runtime.engines.onnxruntime import SimilaritySession
     from lineward.runtime.trust import AcceptAny
 
     read = read_bundle(bundle, AcceptAny())
-    bank = ort.OrtValue.ortvalue_from_numpy(read.bank)
-    options = session_options(THREADS)
-    options.add_external_initializers([BANK_TENSOR], [bank])
-    session = open_session(read.members[SIMILARITY], options, external=1)
-    value = ort.OrtValue.ortvalue_from_numpy(np.load(queries)[np.newaxis])
-
-    def call(_alive: object = bank) -> Similarity:  # the session refers to the bank's memory
-        return np.asarray(session.run_with_ort_values(None, {"embeddings": value})[0].numpy())
-
-    return call
+    session = SimilaritySession(read.members[SIMILARITY], read.bank, THREADS)
+    embeddings = np.load(queries)[np.newaxis]
+    return lambda: session.greatest(embeddings)
 
 
 def plain_graph(rows: int, dimensions: int) -> bytes:

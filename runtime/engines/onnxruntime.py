@@ -3,6 +3,9 @@
 Two graphs: the embedding, and the similarity to the bank (Gemm with the bank's rows as constant, transposed right
 operand, then a maximum). The bank's bytes stay in `bank.safetensors`; the similarity graph names them as an external
 initializer, and they are handed over when the session is made.
+
+Convolutions share an image layer by layer, as onnxruntime does it. Patches need nothing of each other: each thread
+finds the similarity of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import ctypes
 import os
 import warnings
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,6 +22,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from lineward.runtime.bundle import BANK_TENSOR, EMBEDDING, SIMILARITY, Bundle
+from lineward.runtime.engines.crew import Crew, a_processor_each, on
 from lineward.runtime.engines.providers import OPTIONS, require_provider
 from lineward.runtime.errors import EngineError, first_line
 from lineward.runtime.manifest import Grid
@@ -46,11 +51,7 @@ class OnnxRuntimeEngine:
     ) -> None:
         self._grid, self._ended = bundle.manifest.grid, ended
         self._embedding = EmbeddingSession(bundle.members[EMBEDDING], bundle.manifest.grid, threads, provider)
-        # The session refers to this memory: it must live as long as the session does.
-        self._bank = ort.OrtValue.ortvalue_from_numpy(bundle.bank)
-        options = session_options(threads)
-        options.add_external_initializers([BANK_TENSOR], [self._bank])
-        self._similarity = open_session(bundle.members[SIMILARITY], options, external=1, provider=provider)
+        self._similarity = SimilaritySession(bundle.members[SIMILARITY], bundle.bank, threads, provider)
         _give_back_memory()
 
     def score(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -59,23 +60,16 @@ class OnnxRuntimeEngine:
         Raises:
             EngineError: the images do not fit the graph, or it gave something other than the scores it owes.
         """
-        embeddings = self._embedding.embed_ort(images)
+        embeddings = self._embedding.embed(images)
         self._ended(Stage.EMBEDDING)
-        count = len(images)
-        rows, columns = self._grid.rows, self._grid.columns
-        similarity = _floats(_run(self._similarity, {"embeddings": embeddings}), "similarity").numpy()
-        if similarity.shape != (count * rows * columns,):
-            raise EngineError(
-                f"the similarity graph gave {list(similarity.shape)} values for {count} images of {rows}x{columns}",
-                do="take the bundle again from where it was made",
-            )
+        similarity = self._similarity.greatest(embeddings)
         # A cosine beyond 1 would pass any part. NaN is let through, to be rejected with its own reason.
         if np.any(np.abs(similarity) > _GREATEST_COSINE):
             raise EngineError(
                 f"the similarity graph gave cosines from {similarity.min():.3g} to {similarity.max():.3g}",
                 do="take the bundle again from where it was made",
             )
-        return (np.float32(1) - similarity).reshape(count, rows, columns)  # type: ignore[no-any-return]
+        return (np.float32(1) - similarity).reshape(-1, self._grid.rows, self._grid.columns)
 
 
 class EmbeddingSession:
@@ -90,6 +84,7 @@ class EmbeddingSession:
 
     def __init__(self, graph: bytes, grid: Grid, threads: int | None = None, provider: str = CPU) -> None:
         self._session = open_session(graph, session_options(threads), provider=provider)
+        self._processors = _processors(threads, provider)
         self._shape = (grid.rows * grid.columns, grid.dimensions)
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -98,30 +93,84 @@ class EmbeddingSession:
         Raises:
             EngineError: the images do not fit the graph, or it gave another shape.
         """
-        return self.embed_ort(images).numpy()  # type: ignore[no-any-return]
-
-    def embed_ort(self, images: NDArray[np.uint8]) -> Any:
-        """The same, left in onnxruntime's own memory."""
         value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(images))
-        embeddings = _floats(_run(self._session, {"images": value}), "embedding")
+        with on(self._processors):
+            embeddings = _floats(_run(self._session, {"images": value}), "embedding")
         if list(embeddings.shape()) != [len(images), *self._shape]:
             raise EngineError(
                 f"the embedding graph gave {embeddings.shape()}, its manifest says {[len(images), *self._shape]}",
                 do="take the bundle again from where it was made",
             )
-        return embeddings
+        return embeddings.numpy()  # type: ignore[no-any-return]
+
+
+class SimilaritySession:
+    """The similarity graph alone, with its bank.
+
+    Args:
+        graph: `similarity.onnx`.
+        bank: float32 [rows, dimensions].
+        threads: as for `OnnxRuntimeEngine`.
+        provider: as for `OnnxRuntimeEngine`.
+    """
+
+    def __init__(
+        self, graph: bytes, bank: NDArray[np.float32], threads: int | None = None, provider: str = CPU
+    ) -> None:
+        self._bank = ort.OrtValue.ortvalue_from_numpy(bank)  # refers to the memory: both live as long as the session
+        options = session_options(1)
+        options.add_external_initializers([BANK_TENSOR], [self._bank])
+        self._session = open_session(graph, options, external=1, provider=provider)
+        match [node.shape for node in self._session.get_inputs()]:
+            case [[_, int(patches), _]] if patches > 0:
+                self._patches = patches
+            case other:
+                raise EngineError(
+                    f"the similarity graph takes {other}, not [N, patches, dimensions]",
+                    do="take the bundle again from where it was made",
+                )
+        self._processors = _processors(threads, provider)
+        self._crew = Crew(_count(threads) if provider == CPU else 1, self._processors)
+
+    def greatest(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The greatest inner product of each embedding with the bank's rows, float32 [N * patches].
+
+        Args:
+            embeddings: float32 [N, patches, dimensions].
+
+        Raises:
+            EngineError: the embeddings do not fit the graph, or it gave something other than float32.
+        """
+        patches = embeddings.shape[0] * embeddings.shape[1]
+        if patches % self._patches:
+            raise EngineError(
+                f"the similarity graph takes {self._patches} patches at a time, and {patches} are no multiple of it",
+                do="take the bundle again from where it was made",
+            )
+        strips = embeddings.reshape(-1, self._patches, embeddings.shape[2])
+        with on(self._processors):
+            found = self._crew.each(self._of, _parts(strips, self._crew.size))
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def _of(self, strips: NDArray[np.float32]) -> NDArray[np.float32]:
+        embeddings = ort.OrtValue.ortvalue_from_numpy(strips)
+        similarity = _floats(_run(self._session, {"embeddings": embeddings}), "similarity")
+        patches = len(strips) * self._patches
+        if similarity.shape() != [patches]:
+            raise EngineError(
+                f"the similarity graph gave {similarity.shape()} values for {patches} patches",
+                do="take the bundle again from where it was made",
+            )
+        return similarity.numpy()  # type: ignore[no-any-return]
 
 
 def session_options(threads: int | None = None) -> Any:
     """Options that serve a device with other work to do between two triggers."""
     options = ort.SessionOptions()
-    processors = sorted(os.sched_getaffinity(0))
-    options.intra_op_num_threads = threads or len(processors)
-    if options.intra_op_num_threads == len(processors) > 1:
-        # As onnxruntime does when it is not told how many threads. Else Linux wakes a worker on the processor of the
-        # thread that gives it work, and the two take turns there: a whole process long half as fast, by chance.
-        others = ";".join(str(processor + 1) for processor in processors[1:])
-        options.add_session_config_entry("session.intra_op_thread_affinities", others)
+    options.intra_op_num_threads = _count(threads)
+    if others := a_processor_each(_count(threads))[1:]:  # counted from 1; as onnxruntime does when it counts threads
+        affinities = ";".join(str(processor + 1) for processor in others)
+        options.add_session_config_entry("session.intra_op_thread_affinities", affinities)
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_ONLY
     # Two sessions with spinning workers would burn each other's cores.
@@ -164,6 +213,14 @@ def open_session(graph: bytes, options: Any, external: int = 0, provider: str = 
     return session
 
 
+def _count(threads: int | None) -> int:
+    return threads or len(os.sched_getaffinity(0))
+
+
+def _processors(threads: int | None, provider: str) -> list[int]:
+    return a_processor_each(_count(threads)) if provider == CPU else []
+
+
 def _give_back_memory() -> None:
     """Give the system what making a session left free: onnxruntime copies the bank more than once on the way.
 
@@ -191,3 +248,10 @@ def _floats(outputs: Any, graph: str) -> Any:
             f"the {graph} graph gave {kind}, not tensor(float)", do="take the bundle again from where it was made"
         )
     return outputs[0]
+
+
+def _parts(strips: NDArray[np.float32], most: int) -> list[NDArray[np.float32]]:
+    """Strips in about equal parts."""
+    count = min(most, len(strips))
+    edges = [len(strips) * part // count for part in range(count + 1)]
+    return [strips[start:end] for start, end in pairwise(edges)]

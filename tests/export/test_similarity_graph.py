@@ -54,9 +54,14 @@ def open_similarity(grid: Grid, bank: Rows, options: onnxruntime.SessionOptions)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"]), value
 
 
+def strips_of(grid: Grid, embeddings: Rows) -> Rows:
+    rows = grid.split.block if grid.split else 1
+    return embeddings.reshape(-1, rows * grid.columns, grid.dimensions)
+
+
 def run(grid: Grid, bank: Rows, embeddings: Rows) -> Rows:
     session, _bank = open_similarity(grid, bank, onnxruntime.SessionOptions())
-    (similarity,) = session.run(None, {"embeddings": embeddings})
+    (similarity,) = session.run(None, {"embeddings": strips_of(grid, embeddings)})
     return similarity  # type: ignore[no-any-return]
 
 
@@ -86,7 +91,7 @@ def test_beside_the_bank_that_the_graph_names_it_is_the_greatest_inner_product(
     # onnxruntime finds the bank by itself beside the graph, in the place that the graph names.
     session = onnxruntime.InferenceSession(tmp_path / SIMILARITY, providers=["CPUExecutionProvider"])
     embeddings = embeddings_of(grid, images, seed=1)
-    (given,) = session.run(None, {"embeddings": embeddings})
+    (given,) = session.run(None, {"embeddings": strips_of(grid, embeddings)})
     np.testing.assert_allclose(given, greatest(embeddings, bank), rtol=0, atol=1e-5)
 
 
@@ -152,7 +157,7 @@ def test_onnxruntime_multiplies_one_block_after_another_without_cutting_the_bank
     options = onnxruntime.SessionOptions()
     options.enable_profiling, options.profile_file_prefix = True, str(tmp_path / "profile")
     session, bank = open_similarity(grid, bank_rows(5000, 153, 0), options)
-    session.run(None, {"embeddings": embeddings_of(grid, 1, seed=0)})
+    session.run(None, {"embeddings": strips_of(grid, embeddings_of(grid, 1, seed=0))})
     events = json.loads(Path(session.end_profiling()).read_text())
     ran = [event["args"] for event in events if event["name"].endswith("_kernel_time")]
     products = [node["op_name"] for node in ran if node["op_name"] in ("Gemm", "ReduceMax")]

@@ -173,7 +173,7 @@ def test_a_similarity_of_another_shape(engine_with, onnx_model, images):
         gives=("similarity", FLOAT, ["Q", 64]),
         constants={"rows": np.array([-1, 15], np.int64), "bank": BANK_OUTSIDE},
     )
-    with pytest.raises(EngineError, match=r"gave \[320, 64\] values for 5 images of 8x8"):
+    with pytest.raises(EngineError, match=r"gave \[\d+, 64\] values for (64|128|320) patches"):
         engine_with({SIMILARITY: graph}).score(images)
 
 
@@ -213,6 +213,45 @@ def test_a_bank_that_does_not_fit_the_graph(engine_with, similarity_of):
 def test_a_graph_that_does_not_take_the_bank(engine_with, tiny, similarity_of):
     with pytest.raises(EngineError, match="or not those it should"):
         engine_with({SIMILARITY: similarity_of(0, bank=tiny.bank)})
+
+
+@pytest.fixture
+def takes_strips(onnx_model):
+    """A similarity graph that takes so many patches at a time."""
+
+    def build(*shape):
+        return onnx_model(
+            [
+                ("Reshape", ["embeddings", "rows"], "queries", {}),
+                ("Gemm", ["queries", "bank"], "cosines", {"transB": 1}),
+                ("ReduceMax", ["cosines"], "similarity", {"axes": [1], "keepdims": 0}),
+            ],
+            takes=("embeddings", FLOAT, shape),
+            gives=("similarity", FLOAT, ["Q"]),
+            constants={"rows": np.array([-1, 15], np.int64), "bank": BANK_OUTSIDE},
+        )
+
+    return build
+
+
+@pytest.mark.parametrize("threads", [None, 1, 2, 3, 5, 8, 9, 100])
+@pytest.mark.parametrize("patches", [1, 8, 64])
+def test_threads_share_an_image_strip_by_strip(threads, patches, tiny, rebundle, takes_strips, images):
+    bundle = decode_bundle(rebundle({SIMILARITY: takes_strips("N", patches, 15)}), "strips.lineward")
+    engine = OnnxRuntimeEngine(bundle, threads)
+    for some in (images, images[:1]):
+        np.testing.assert_allclose(engine.score(some), by_numpy(tiny, some), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [("N", "P", 15), ("N", 64), ("N", 64, 15, 1), ("N",), (), ("N", 0, 15)], ids=str)
+def test_a_similarity_graph_that_takes_something_else(shape, engine_with, takes_strips):
+    with pytest.raises(EngineError, match=r"takes|refuses"):
+        engine_with({SIMILARITY: takes_strips(*shape)})
+
+
+def test_a_similarity_graph_for_another_grid(engine_with, takes_strips, images):
+    with pytest.raises(EngineError, match="takes 7 patches at a time, and 64 are no multiple of it"):
+        engine_with({SIMILARITY: takes_strips("N", 7, 15)}).score(images[:1])
 
 
 @pytest.mark.parametrize("threads", [None, 1, 3])
