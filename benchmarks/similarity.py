@@ -9,7 +9,9 @@ alike.
 
 - *effective rate*: 2 * patches * dimensions * rows / time, as if every patch were multiplied whole, next to the rate of
   onnxruntime's and numpy's own product of square matrices.
-- *growth of time*: the exponent e of time = c * rows^e, fitted by least squares in logarithms to the medians.
+- *growth of time*: the exponent e of time = c * rows^e, fitted by least squares in logarithms to the medians; and since
+  what comes with every call draws e below 1 where banks are small, also the line time = fixed + slope * rows, fitted by
+  least squares of relative errors, and the greatest of these.
 - *growth of memory*: for each bank a process of its own reads a bundle, opens it and inspects five frames; lines are
   fitted to what it holds then, and to the most it ever held.
 """
@@ -95,10 +97,18 @@ def _time(rounds: int) -> dict[str, Any]:
     found = {}
     for name, split in (("split", SPLIT), ("plain", None)):
         seconds = _interleaved({str(rows): _similarity(rows, split) for rows in GROWTH}, max(rounds // 2, 1))
-        medians = {rows: statistics.median(times) for rows, times in seconds.items()}
-        exponent, _ = np.polyfit(np.log(GROWTH), np.log(list(medians.values())), 1)
-        milliseconds = {rows: 1e3 * median for rows, median in medians.items()}
-        found[name] = {"median_ms": _rounded(milliseconds, 2), "exponent": round(float(exponent), 3)}
+        milliseconds = {rows: 1e3 * statistics.median(times) for rows, times in seconds.items()}
+        medians = np.array(list(milliseconds.values()))
+        exponent, _ = np.polyfit(np.log(GROWTH), np.log(medians), 1)
+        slope, fixed = np.polyfit(GROWTH, medians, 1, w=1 / medians)
+        off = np.abs((fixed + slope * np.array(GROWTH)) / medians - 1)
+        found[name] = {
+            "median_ms": _rounded(milliseconds, 2),
+            "exponent": round(float(exponent), 3),
+            "fixed_ms": round(float(fixed), 2),
+            "ms_for_1024_rows": round(float(1024 * slope), 3),
+            "greatest_relative_error_of_the_line": round(float(off.max()), 3),
+        }
     return found
 
 
