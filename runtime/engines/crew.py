@@ -66,7 +66,8 @@ def on(processors: Sequence[int]) -> Iterator[None]:
 
     Not at real-time priority, with which Linux moves a thread to a free processor at once, nor where there are none.
     """
-    if not processors or os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
+    policy = os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK
+    if not processors or policy in (os.SCHED_FIFO, os.SCHED_RR):
         yield
         return
     before = os.sched_getaffinity(0)

@@ -107,7 +107,8 @@ def test_the_calling_thread_stays_where_it_is(processors: list[int]):
 
 @several
 @pytest.mark.parametrize("policy", [os.SCHED_FIFO, os.SCHED_RR])
-def test_at_real_time_priority_the_calling_thread_stays_free(policy: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(crew.os, "sched_getscheduler", lambda _: policy)
+@pytest.mark.parametrize("flag", [0, os.SCHED_RESET_ON_FORK], ids=["", "reset on fork, as a station sets it"])
+def test_at_real_time_priority_the_calling_thread_stays_free(flag: int, policy: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(crew.os, "sched_getscheduler", lambda _: policy | flag)
     with on(PROCESSORS):
         assert os.sched_getaffinity(0) == set(PROCESSORS)
