@@ -188,7 +188,8 @@ class PlcThread(Generic[AnyWire]):
 
     @property
     def passed(self) -> set[int]:
-        return {result.id for result in self.program.books.results.values() if result.fate == "passed"}
+        results = list(self.program.books.results.values())  # at once: the PLC goes on adding to them
+        return {result.id for result in results if result.fate == "passed"}
 
     @property
     def seen(self) -> int:
