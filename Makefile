@@ -21,8 +21,11 @@ FOLDERS := $(shell find runtime calibration export -type d -not -name __pycache_
 demo: $(VENV)/.workstation
 	$(BIN)/lineward demo $(if $(DATA),--data $(DATA))
 
+# The offline tools: one test a core, each on one thread. Then the device's runtime, alone, since its parts come in time.
 test: $(VENV)/.development
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
+	  $(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal --ignore tests/runtime
+	$(BIN)/python -m pytest -m "not slow" tests/runtime
 
 check: $(VENV)/.development
 	$(BIN)/ruff format --check

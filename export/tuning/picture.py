@@ -46,5 +46,5 @@ def draw_table(table: Sequence[Row], chosen: Row | None, budget: float, title: s
         colour = _CHOSEN if row is chosen else _FRONT
         x, y = places[id(row)]
         cv2.circle(picture, (x, y), 6, colour, cv2.FILLED, cv2.LINE_AA)
-        write(picture, f"{row.candidate.size} px, {row.candidate.rows} rows", min(x + 8, _WIDTH - 150), y - 8, colour)
+        write(picture, row.candidate.name, min(x + 8, _WIDTH - 150), y - 8, colour)
     return picture

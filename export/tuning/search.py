@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from lineward.export.bundle_bank import with_bank
@@ -11,7 +11,7 @@ from lineward.export.training import Progress, Recipe
 from lineward.export.tuning.judges import Panel
 from lineward.export.tuning.judging import draft, judge_banks
 from lineward.export.tuning.store import Store, device_key
-from lineward.export.tuning.table import Candidate, Row, Timing, worth_timing
+from lineward.export.tuning.table import Candidate, Graph, Row, Timing, worth_timing
 from lineward.export.tuning.timing import Bundles, probe, time_in_full
 from lineward.runtime.bench.measure import Plan, Say
 from lineward.runtime.bench.triggers import Clock
@@ -22,11 +22,11 @@ SIZES = (192, 256, 320, 384)
 BANKS = (512, 1024, 2048, 4096, 8192, 16384)
 
 
-def candidates(sizes: Sequence[int], banks: Sequence[int], images: int, recipe: Recipe) -> list[Candidate]:
-    """Every pair of an input size and a bank that the images can fill.
+def candidates(graphs: Iterable[Graph], banks: Sequence[int], images: int, recipe: Recipe) -> list[Candidate]:
+    """Every pair of an embedding graph and a bank that the images can fill.
 
     Args:
-        sizes: sides of the input, in pixels.
+        graphs: what may embed.
         banks: rows.
         images: good images that build the bank.
         recipe: gives the feature levels, and the tiles of an image.
@@ -35,8 +35,8 @@ def candidates(sizes: Sequence[int], banks: Sequence[int], images: int, recipe: 
         TrainingError: the images can fill none.
     """
     finest, tiles = min(recipe.levels), math.prod(recipe.tiles or (1,))
-    found = [Candidate(s, rows) for s in sorted(set(sizes)) for rows in sorted(set(banks))
-             if rows <= images * tiles * (s // finest) ** 2]  # fmt: skip
+    found = [Candidate(graph, rows) for graph in dict.fromkeys(graphs) for rows in sorted(set(banks))
+             if rows <= images * tiles * (graph.size // finest) ** 2]  # fmt: skip
     if not found:
         raise TrainingError(
             f"{images} good images have fewer patches than the smallest bank has rows, {min(banks)}",
@@ -48,18 +48,19 @@ def candidates(sizes: Sequence[int], banks: Sequence[int], images: int, recipe: 
 def judge(
     wanted: Sequence[Candidate], panel: Panel, product: str, recipe: Recipe, store: Store, progress: Progress
 ) -> None:
-    """Judge the candidates that are not judged yet, an input size at a time, and keep what was found."""
-    for size in dict.fromkeys(candidate.size for candidate in wanted):
-        banks = [c.rows for c in wanted if c.size == size and store.accuracy(c) is None]
+    """Judge the candidates that are not judged yet, a graph at a time, and keep what was found."""
+    for graph in dict.fromkeys(candidate.graph for candidate in wanted):
+        banks = [c.rows for c in wanted if c.graph == graph and store.accuracy(c) is None]
         if not banks:
             continue
-        of_size = replace(recipe, size=size, rows=min(c.rows for c in wanted if c.size == size))
-        bundle = store.draft(size)
+        least = min(c.rows for c in wanted if c.graph == graph)
+        of_graph = replace(recipe, size=graph.size, precision=graph.precision, dimensions=graph.dimensions, rows=least)
+        bundle = store.draft(graph)
         if bundle is None:
-            bundle = draft(panel, product, of_size, progress)
-            store.keep_draft(size, bundle)
-        for rows, judged in judge_banks(bundle, panel, of_size, banks, progress):
-            store.keep_judged(Candidate(size, rows), judged)
+            bundle = draft(panel, product, of_graph, progress)
+            store.keep_draft(graph, bundle)
+        for rows, judged in judge_banks(bundle, panel, of_graph, banks, progress):
+            store.keep_judged(Candidate(graph, rows), judged)
 
 
 def time_candidates(
@@ -78,39 +79,41 @@ def time_candidates(
     Returns:
         The table, one row a candidate that was judged.
     """
-    wanted = [candidate for candidate in wanted if store.accuracy(candidate) is not None]
     device = device_key(plan)
     timings = {} if again else store.timings(device)
-    drafts: dict[int, Bundle] = {}
-    new = [candidate for candidate in wanted if candidate not in timings]
+    bundles = bundles_of(wanted, store)
+    new = {candidate: make for candidate, make in bundles.items() if candidate not in timings}
     if new:
-        timings |= probe(_bundles(new, store, drafts), plan, say, clock)
+        timings |= probe(new, plan, say, clock)
         store.keep_timings(device, timings)
-    worth = worth_timing(_rows(wanted, store, timings))
-    new = [candidate for candidate in worth if not timings[candidate].p99]
+    worth = worth_timing(rows_of(bundles, store, timings))
+    new = {candidate: bundles[candidate] for candidate in worth if not timings[candidate].p99}
     if new:
-        timings |= time_in_full(_bundles(new, store, drafts), timings, plan, say, clock)
+        timings |= time_in_full(new, timings, plan, say, clock)
         store.keep_timings(device, timings)
-    return _rows(wanted, store, timings)
+    return rows_of(bundles, store, timings)
 
 
-def _rows(wanted: Sequence[Candidate], store: Store, timings: dict[Candidate, Timing]) -> list[Row]:
-    accuracies = ((candidate, store.accuracy(candidate)) for candidate in wanted)
+def rows_of(wanted: Iterable[Candidate], store: Store, timings: Mapping[Candidate, Timing]) -> list[Row]:
+    """The table of the candidates that were judged and timed."""
+    accuracies = ((candidate, store.accuracy(candidate)) for candidate in wanted if candidate in timings)
     return [Row(candidate, found, timings[candidate]) for candidate, found in accuracies if found is not None]
 
 
-def _bundles(wanted: Sequence[Candidate], store: Store, drafts: dict[int, Bundle]) -> Bundles:
-    return {candidate: _maker(candidate, store, drafts) for candidate in wanted}
+def bundles_of(wanted: Iterable[Candidate], store: Store) -> Bundles:
+    """What makes the bundle of each candidate that was judged."""
+    drafts: dict[Graph, Bundle] = {}
+    return {c: _maker(c, store, drafts) for c in wanted if store.accuracy(c) is not None}
 
 
-def _maker(candidate: Candidate, store: Store, drafts: dict[int, Bundle]) -> Callable[[], Bundle]:
+def _maker(candidate: Candidate, store: Store, drafts: dict[Graph, Bundle]) -> Callable[[], Bundle]:
     """Makes the candidate's bundle when its turn comes; drafts are read once."""
 
     def make() -> Bundle:
-        if candidate.size not in drafts:
-            found = store.draft(candidate.size)
+        if candidate.graph not in drafts:
+            found = store.draft(candidate.graph)
             assert found is not None, "kept before its banks were"
-            drafts[candidate.size] = found
-        return with_bank(drafts[candidate.size], store.bank(candidate))
+            drafts[candidate.graph] = found
+        return with_bank(drafts[candidate.graph], store.bank(candidate))
 
     return make

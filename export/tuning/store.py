@@ -8,16 +8,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from lineward.export.backbones import sha256_of
+from lineward.export.conversion import FLOAT32
 from lineward.export.training import Recipe
 from lineward.export.tuning.judges import Panel
 from lineward.export.tuning.judging import Judged
-from lineward.export.tuning.table import Accuracy, Candidate, Timing
+from lineward.export.tuning.table import Accuracy, Candidate, Graph, Timing, file_stem
 from lineward.runtime.atomic_write import replace_file
 from lineward.runtime.bench.machine import read_machine
 from lineward.runtime.bench.measure import Plan
@@ -25,6 +27,7 @@ from lineward.runtime.bundle import Bundle, encode_bundle, read_bundle
 from lineward.runtime.errors import DataError
 from lineward.runtime.trust import AcceptAny
 
+_SEARCHED: dict[str, Any] = {"size": 0, "rows": 0, "precision": FLOAT32, "dimensions": None, "max_drop": 0.0}
 _PACKAGES = ("lineward", "numpy", "onnx", "onnxruntime", "opencv-python-headless", "torch")
 
 
@@ -38,14 +41,14 @@ class Store:
 
     folder: Path
 
-    def draft(self, size: int) -> Bundle | None:
-        """The draft of an input size, if it is kept: this user's own file, which no key signs."""
-        path = self._draft_path(size)
+    def draft(self, graph: Graph) -> Bundle | None:
+        """The draft with a graph, if it is kept: this user's own file, which no key signs."""
+        path = self._draft_path(graph)
         return read_bundle(path, AcceptAny()) if path.exists() else None
 
-    def keep_draft(self, size: int, bundle: Bundle) -> None:
+    def keep_draft(self, graph: Graph, bundle: Bundle) -> None:
         """Keep a draft."""
-        self._write(self._draft_path(size), encode_bundle(bundle.manifest, bundle.members))
+        self._write(self._draft_path(graph), encode_bundle(bundle.manifest, bundle.members))
 
     def accuracy(self, candidate: Candidate) -> Accuracy | None:
         """What was found of a candidate, if it was judged."""
@@ -73,11 +76,11 @@ class Store:
         """Keep the timings of a device."""
         self._write(self._device_path(device), msgspec.json.encode(list(timings.items())))
 
-    def _draft_path(self, size: int) -> Path:
-        return self.folder / f"{size}.lineward"
+    def _draft_path(self, graph: Graph) -> Path:
+        return self.folder / f"{file_stem(graph)}.lineward"
 
     def _path(self, candidate: Candidate, suffix: str) -> Path:
-        return self.folder / f"{candidate.size}-{candidate.rows}.{suffix}"
+        return self.folder / f"{file_stem(candidate)}.{suffix}"
 
     def _device_path(self, device: str) -> Path:
         return self.folder / f"device-{device}.json"
@@ -98,7 +101,7 @@ def open_store(panel: Panel, recipe: Recipe) -> Store:
         DataError: the folder cannot be made.
     """
     versions = [f"{package} {_version(package)}" for package in _PACKAGES]
-    facts = [*panel.files(), repr(replace(recipe, size=0, rows=0)), *_mask(recipe), *versions]
+    facts = [*panel.files(), repr(replace(recipe, **_SEARCHED)), *_mask(recipe), *versions]
     folder = Path(os.environ.get("LINEWARD_CACHE", "build")) / "tune" / _digest(facts)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -6,23 +6,56 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lineward.export.conversion import FLOAT32
 from lineward.runtime.errors import BenchError
 
 _CLEARLY = 0.9
 """A candidate is not timed in full where one at least as accurate takes less than this share of its median."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
+class Graph:
+    """An embedding graph that is searched over; its embeddings serve every bank.
+
+    Attributes:
+        size: side of the square input, in pixels.
+        precision: see `conversion.PRECISIONS`.
+        dimensions: kept by the whitening; None for all.
+    """
+
+    size: int
+    precision: str = FLOAT32
+    dimensions: int | None = None
+
+    @property
+    def name(self) -> str:
+        """In words, but for what is nothing special."""
+        precision = [self.precision] * (self.precision != FLOAT32)
+        kept = [f"{self.dimensions} dimensions"] * (self.dimensions is not None)
+        return ", ".join([f"{self.size} pixels", *precision, *kept])
+
+
+@dataclass(frozen=True)
 class Candidate:
     """What is searched over.
 
     Attributes:
-        size: side of the square input, in pixels.
+        graph: gives the embeddings.
         rows: rows of the memory bank.
     """
 
-    size: int
+    graph: Graph
     rows: int
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        return f"{self.graph.name}, {self.rows} rows"
+
+
+def file_stem(of: Graph | Candidate) -> str:
+    """What its files are called."""
+    return of.name.replace(",", "").replace(" ", "-")
 
 
 @dataclass(frozen=True)
@@ -84,7 +117,7 @@ def worth_timing(probed: Iterable[Row]) -> list[Candidate]:
 def pareto_front(table: Iterable[Row]) -> list[Row]:
     """The rows that no other beats in accuracy and time at once, fastest first; of equals one."""
     front: list[Row] = []
-    for row in sorted(_timed(table), key=lambda row: (_bound(row), -row.accuracy.score, row.candidate)):
+    for row in sorted(_timed(table), key=lambda row: (_bound(row), -row.accuracy.score)):
         if not front or row.accuracy.score > front[-1].accuracy.score:
             front.append(row)
     return front
@@ -105,8 +138,8 @@ def choose(table: Iterable[Row], budget: float) -> Row:
     fastest = front[0]
     needed = math.ceil(_bound(fastest) * 1e4) / 10  # never rounded down: it is what to ask for
     raise BenchError(
-        f"nothing fits into {budget * 1e3:g} ms: the fastest candidate, {fastest.candidate.size} pixels and "
-        f"{fastest.candidate.rows} rows, takes up to {needed:.1f} ms (p99)",
+        f"nothing fits into {budget * 1e3:g} ms: the fastest candidate, {fastest.candidate.name}, takes up to "
+        f"{needed:.1f} ms (p99)",
         do=f"allow {needed:.1f} ms or more, search smaller inputs and banks (--sizes, --banks), or use a faster device "
         "or engine; on a busy device, end other programs and measure again with --again",
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lineward.export.conversion import FLOAT16
 from lineward.export.datasets import open_dataset
 from lineward.export.planting import KINDS
 from lineward.export.training import Recipe, train
@@ -18,7 +19,7 @@ from lineward.export.tuning.judges import Panel, seat
 from lineward.export.tuning.judging import draft, judge_banks
 from lineward.export.tuning.search import candidates
 from lineward.export.tuning.store import open_store
-from lineward.export.tuning.table import Candidate, Timing
+from lineward.export.tuning.table import Candidate, Graph, Timing
 from lineward.runtime.bundle import decode_bundle, read_bundle
 from lineward.runtime.cli import FAILED, PASSED, main
 from lineward.runtime.errors import CalibrationError, TrainingError
@@ -38,7 +39,7 @@ def labelled(parts: Path) -> Panel:
 def times(monkeypatch):
     """Timings that a test decides on, by candidate; how often each was asked for."""
     asked: Counter[Candidate] = Counter()
-    seconds = {"of": lambda c: 1e-6 * c.size * c.rows}
+    seconds = {"of": lambda c: 1e-6 * c.graph.size * c.rows}
 
     def probe(bundles, *_):
         asked.update(bundles.keys())
@@ -79,8 +80,12 @@ def test_too_few_images_are_refused_as_by_the_training(good_images: list[Path]):
 
 @pytest.mark.parametrize(
     "choices",
-    [{}, {"region": "0,0 0.7,0 0.7,1 0,1", "tiles": (2, 2), "overlap": 0.25, "position": 0.0}],
-    ids=["whole images", "a region of tiles"],
+    [
+        {},
+        {"region": "0,0 0.7,0 0.7,1 0,1", "tiles": (2, 2), "overlap": 0.25, "position": 0.0},
+        {"precision": FLOAT16, "dimensions": 96, "max_drop": 1.0},
+    ],
+    ids=["whole images", "a region of tiles", "a lower precision, and not all dimensions"],
 )
 def test_a_bank_that_was_judged_is_the_one_that_the_training_builds(choices, parts: Path, labelled: Panel, quiet):
     recipe = replace(RECIPE, **choices)
@@ -107,9 +112,11 @@ def test_a_bank_that_was_judged_is_the_one_that_the_training_builds(choices, par
 def test_banks_that_the_images_cannot_fill_are_left_out(banks, wanted):
     if wanted is None:
         with pytest.raises(TrainingError, match="have fewer patches"):
-            candidates((64, 96), banks, 10, RECIPE)
+            candidates([Graph(64), Graph(96)], banks, 10, RECIPE)
     else:
-        assert candidates((96, 64), banks, 10, RECIPE) == [Candidate(*pair) for pair in wanted]
+        assert candidates([Graph(64), Graph(96), Graph(64)], banks, 10, RECIPE) == [
+            Candidate(Graph(size), rows) for size, rows in wanted
+        ]
 
 
 def test_the_store_knows_the_images_and_the_recipe(labelled: Panel, monkeypatch, tmp_path: Path):
@@ -158,7 +165,7 @@ def test_a_budget_that_nothing_fits_writes_the_table_and_no_bundle(parts: Path, 
     monkeypatch.setenv("LINEWARD_CACHE", str(tmp_path / "cache"))
     assert tune(parts, tmp_path, "1us", "--json", str(tmp_path / "a.json"), "--size", "64", "--rows", "64") == FAILED
     error = capsys.readouterr().err
-    assert "the fastest candidate, 64 pixels and 64 rows, takes up to 6.2 ms" in error
+    assert "the fastest candidate, 64 pixels, 64 rows, takes up to 6.2 ms" in error
     assert "  -> allow 6.2 ms or more" in error
     (row,) = json.loads((tmp_path / "a.json").read_text())["candidates"]
     assert row["front"]

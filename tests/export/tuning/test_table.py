@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lineward.export.tuning.table import Accuracy, Candidate, Row, Timing, choose, pareto_front, worth_timing
+from lineward.export.tuning.table import Accuracy, Candidate, Graph, Row, Timing, choose, pareto_front, worth_timing
 from lineward.runtime.errors import BenchError
 
 
 def row(score: float, bound: float | None, rows: int = 1, p50: float = 0.0) -> Row:
     timing = Timing(p50, () if bound is None else (bound / 2, bound))
-    return Row(Candidate(64, rows), Accuracy(score, None), timing)
+    return Row(Candidate(Graph(64), rows), Accuracy(score, None), timing)
 
 
 scores = st.sampled_from([0.8, 0.9, 0.95, 1.0])  # few, so that ties are many
@@ -60,7 +60,7 @@ def test_nothing_beats_the_front_and_all_else_is_beaten_or_equalled(table):
 
 def test_a_budget_that_nothing_fits_names_the_fastest_and_a_budget_that_does():
     table = [row(0.9, 0.01234, rows=512), row(1.0, 0.03, rows=1024)]
-    with pytest.raises(BenchError, match="fits into 10 ms: the fastest candidate, 64 pixels and 512 rows") as error:
+    with pytest.raises(BenchError, match="fits into 10 ms: the fastest candidate, 64 pixels, 512 rows") as error:
         choose(table, 0.01)
     assert "allow 12.4 ms" in error.value.do
     assert choose(table, 0.0124).candidate.rows == 512
@@ -77,7 +77,7 @@ def test_what_was_not_timed_in_full_is_never_chosen():
 )
 def test_only_clearly_beaten_candidates_are_not_timed(p50: float, score: float, worth: bool):
     probed = [row(0.9, None, rows=1, p50=0.010), row(score, None, rows=2, p50=p50)]
-    assert (Candidate(64, 2) in worth_timing(probed)) == worth
+    assert (Candidate(Graph(64), 2) in worth_timing(probed)) == worth
     assert worth_timing(probed)
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from lineward.export.tuning import timing
-from lineward.export.tuning.table import Candidate, Timing
+from lineward.export.tuning.table import Candidate, Graph, Timing
 from lineward.export.tuning.timing import TRIGGERS, WINDOWS, probe, time_in_full
 from lineward.runtime.bench import measure
 from lineward.runtime.bench.measure import Plan
 
-SLOW, FAST = Candidate(64, 2), Candidate(64, 1)
+SLOW, FAST = Candidate(Graph(64), 2), Candidate(Graph(64), 1)
 
 
 class FakeClock:

@@ -30,7 +30,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     paths = [folder / f"{seed:02d}.png" for seed in range(40)]
     for seed, path in enumerate(paths):
         write_png(path, render_part(seed, size=128).image)
-    return decode_bundle(train(paths, "part", recipe=replace(PRESETS["fast"], rows=256), progress=NoProgress()), "part")
+    recipe = replace(PRESETS["fast"], rows=256, threshold_method="split")
+    return decode_bundle(train(paths, "part", recipe=recipe, progress=NoProgress()), "part")
 
 
 def test_good_parts_pass_and_planted_ones_are_mostly_rejected(trained: Bundle) -> None:
