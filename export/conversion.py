@@ -34,7 +34,7 @@ PRECISIONS = {
     INT8: "for GPUs: convolutions by symmetric Q/DQ, but for those that cost most",
 }
 GOLDEN_TOLERANCE = {FLOAT32: 1e-4, FLOAT16: 5e-3, INT8: 2e-2}
-"""How far another engine's patch scores may be off: five and seven times what two ways to compute one graph gave."""
+"""How far another engine's patch scores may be off: five and six times what two ways to compute one graph gave."""
 LABELLED, PLANTED = "labelled defects", "planted defects"
 _NAMED = 5
 _LARGEST = 65504
