@@ -113,6 +113,8 @@ def _check_places(arguments: argparse.Namespace) -> None:
     for path in (arguments.json, arguments.png, arguments.output):
         if path and not path.absolute().parent.is_dir():
             raise BenchError(f"{path}: no such folder", do="make it, or choose another")
+    if arguments.bundles and arguments.on:
+        raise BenchError("--bundles comes before the records of --on", do="say one of them")
     if arguments.bundles and not arguments.bundles.is_dir():
         raise BenchError(f"{arguments.bundles}: no such folder", do="make it, or choose another")
 

@@ -133,6 +133,8 @@ def test_from_the_bundles_to_the_choice_on_the_command_line(parts: Path, monkeyp
     assert main([*search, "--bundles", str(device)]) == FAILED
     assert f"{device}: no such folder" in capsys.readouterr().err
     device.mkdir()
+    assert main([*search, "--bundles", str(device), "--on", "a.json"]) == FAILED
+    assert "say one of them" in capsys.readouterr().err
     assert main([*search, "--bundles", str(device)]) == PASSED
     assert "wrote 4 bundles" in capsys.readouterr().out
     assert not output.exists()
