@@ -89,10 +89,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.bundles:
         return _write_bundles(wanted, store, arguments.bundles)
     if records:
-        table, seen = timed_elsewhere(wanted, store, records), "records of its device"
+        table, windows = timed_elsewhere(wanted, store, records), "of the device's records of it"
     else:
         plan = Plan(engine=arguments.engine, threads=arguments.threads, decoded=arguments.decoded)
-        table, seen = time_candidates(wanted, store, plan, _say, arguments.again), f"windows of {TRIGGERS} triggers"
+        table, windows = (
+            time_candidates(wanted, store, plan, _say, arguments.again),
+            f"of windows of {TRIGGERS} triggers",
+        )
     front = pareto_front(table)
     print_table("", COLUMNS, _cells(table, front))
     try:
@@ -101,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
         _write(arguments, table, evidence)
     print(
         f"chosen for {arguments.budget * 1e3:g} ms: {chosen.candidate.name}; p99 at most "
-        f"{_milliseconds(chosen.timing.bound)}, the greatest of {len(chosen.timing.p99)} {seen}"
+        f"{_milliseconds(chosen.timing.bound)}, the greatest {windows} ({len(chosen.timing.p99)})"
     )
     graph = chosen.candidate.graph
     arguments.size, arguments.precision, arguments.dimensions = graph.size, graph.precision, graph.dimensions
