@@ -147,9 +147,7 @@ def test_from_the_bundles_to_the_choice_on_the_command_line(parts: Path, monkeyp
         records.append(str(record))
     assert main([*search, "--budget", "5ms", "--on", *records]) == PASSED
     said = capsys.readouterr().out
-    assert (
-        "chosen for 5 ms: 64 pixels, 16 dimensions, 64 rows; p99 at most 3.0 ms, the greatest of the device's records of it (1)"
-        in said
-    )
+    assert "chosen for 5 ms: 64 pixels, 16 dimensions, 64 rows; p99 at most 3.0 ms" in said
+    assert "the greatest of the device's records of it (1)" in said
     manifest = read_bundle(output).manifest
     assert (manifest.rows, manifest.grid.dimensions) == (64, 16 + 3)  # and the place of a patch, and the lift
