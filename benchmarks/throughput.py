@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +24,7 @@ from benchmarks.results_file import write_results
 from lineward.export.presets import PRESETS
 from lineward.export.synthetic import write_dataset
 from lineward.export.training import Recipe, train
-from lineward.runtime.bundle import Bundle, decode_bundle
+from lineward.runtime.bundle import Bundle, decode_bundle, write_bundle
 from lineward.runtime.cli.console import ConsoleProgress
 from lineward.runtime.cli.inspect import inspect_files
 from lineward.runtime.engines import open_engine
@@ -34,13 +35,15 @@ ROUNDS = 7
 IMAGES = 48
 """Of a round."""
 FRAME = 1024
-MARKS = (1_000, 10_000, 100_000)
+MARKS = (1_000, 10_000, 50_000, 99_000)
+"""After which memory is looked at; the last before the process ends."""
+LINEWARD = "import sys; from lineward.runtime.cli import main; sys.exit(main())"
 SMALL = Recipe(size=64, rows=64, false_reject_rate=0.2)
 
 
 def main() -> None:
     """Measure throughput, then memory."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else MARKS[-1]
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         figures = {
@@ -91,19 +94,25 @@ def _compare(bundle: Bundle, paths: Sequence[Path]) -> dict[str, Any]:
 
 
 def _memory(folder: Path, count: int) -> list[dict[str, float]]:
-    """Resident memory of this process as small images go by."""
+    """Memory of a `lineward inspect` of its own as small images go by."""
     write_dataset(folder / "small", train=64, test_good=0, per_defect=0, size=64)
     paths = find_images([folder / "small"])
-    bundle = decode_bundle(train(paths, "parts", recipe=SMALL, progress=ConsoleProgress()), "parts")
-    inspectors = [_inspector(bundle, 1) for _ in range(len(os.sched_getaffinity(0)))]
-    many = list(itertools.islice(itertools.cycle(paths), count))
-    marks, start = [], time.perf_counter()
-    for done, _ in enumerate(inspect_files(inspectors, many, {}, lambda _: None), 1):
-        if done in MARKS:
-            marks.append(
-                {"images": done, "resident_mib": _resident(), "seconds": round(time.perf_counter() - start, 1)}
-            )
-            print(marks[-1], flush=True)
+    write_bundle(folder / "parts.lineward", train(paths, "parts", recipe=SMALL, progress=ConsoleProgress()))
+    many = folder / "many"
+    many.mkdir()
+    for number, path in zip(range(count), itertools.cycle(paths)):
+        os.link(path, many / f"{number:06d}.png")
+    words = [sys.executable, "-c", LINEWARD, "inspect", str(folder / "parts.lineward"), str(many), "--format", "jsonl"]
+    marks: list[dict[str, float]] = []
+    start = 0.0
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        for done, _ in enumerate(process.stdout, 1):
+            start = start or time.perf_counter()
+            if done in MARKS:
+                taken = round(time.perf_counter() - start, 1)
+                marks.append({"images": done, **_resident(process.pid), "seconds": taken})
+                print(marks[-1], flush=True)
     return marks
 
 
@@ -117,9 +126,10 @@ def _decoding(path: Path) -> float:
     return time.perf_counter() - start
 
 
-def _resident() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+def _resident(pid: int) -> dict[str, float]:
+    rollup = dict(line.split(":") for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
+    resident, anonymous = (round(int(rollup[name].split()[0]) / 1024, 1) for name in ("Rss", "Anonymous"))
+    return {"resident_mib": resident, "anonymous_mib": anonymous}
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:
