@@ -14,8 +14,6 @@ INSTALL_TIMM := install --quiet --disable-pip-version-check torch==2.14.1 torchv
 EDITABLE := --config-settings editable_mode=strict --editable
 # Cameras through Aravis need the system's GObject introspection to be built against.
 GENICAM := $(shell pkg-config --exists gobject-introspection-1.0 cairo 2>/dev/null && echo ,genicam)
-UNTIMED := tests/benchmarks tests/calibration tests/export $(wildcard tests/test_*.py) \
-  $(addprefix tests/runtime/,cuda delivery drift tensorrt)
 FOLDERS := $(shell find runtime calibration export -type d -not -name __pycache__)
 
 .PHONY: demo test check test-pythons test-timm test-arm64 test-image test-image-arm64 test-gpu-emulated test-tensorrt kernel benchmarks tables outliers peers fuzz clean
@@ -23,10 +21,11 @@ FOLDERS := $(shell find runtime calibration export -type d -not -name __pycache_
 demo: $(VENV)/.workstation
 	$(BIN)/lineward demo $(if $(DATA),--data $(DATA))
 
-# What watches no clock and no thread runs one test a core, each on one thread; what parts come in time for, alone.
+# The offline tools: one test a core, each on one thread. Then the device's runtime, alone, since its parts come in time.
 test: $(VENV)/.development
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal $(UNTIMED)
-	$(BIN)/python -m pytest -m "not slow" $(UNTIMED:%=--ignore %)
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
+	  $(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal --ignore tests/runtime
+	$(BIN)/python -m pytest -m "not slow" tests/runtime
 
 check: $(VENV)/.development
 	$(BIN)/ruff format --check
