@@ -90,10 +90,7 @@ def inspect_files(
         overlays: where the overlay of a file goes, for those that get one.
         advance: told the files done.
     """
-    copies = map(
-        Path, paths
-    )  # a path keeps its text and its hash once they are asked for: not a hundred thousand of them
-    for done, (row, error) in enumerate(in_order(inspectors, lambda i, path: _inspect(i, path, overlays), copies), 1):
+    for done, (row, error) in enumerate(in_order(inspectors, lambda i, path: _inspect(i, path, overlays), paths), 1):
         if error is not None:
             named = str(row.path) in error.what
             print_error(str(error) if named else f"{row.path}: {error}")
