@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.processes import LINEWARD
 from benchmarks.results_file import write_results
 from lineward.runtime.bench.record import TRIGGER, latencies, read_record
 from lineward.runtime.bench.statistics import percentile
@@ -23,7 +24,6 @@ from lineward.runtime.bench.statistics import percentile
 BUDGETS = (60, 30, 15)
 """Milliseconds."""
 BENCHES = 10
-_LINEWARD = "import sys; from lineward.runtime.cli import main; sys.exit(main())"
 
 
 def main() -> None:
@@ -75,7 +75,7 @@ def _record(folder: Path, budget: int, number: int) -> Path:
 
 def _lineward(*words: str) -> None:
     print("lineward", *words, flush=True)
-    subprocess.run([sys.executable, "-c", _LINEWARD, *words])
+    subprocess.run([*LINEWARD, *words])
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import argparse
 import json
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -25,6 +24,7 @@ from typing import Any, TextIO
 
 from msgspec.structs import replace as replace_struct
 
+from benchmarks.processes import LINEWARD, memory_of
 from benchmarks.results_file import RESULTS, write_results
 from lineward.export.presets import PRESETS
 from lineward.export.synthetic import write_dataset
@@ -47,7 +47,6 @@ MARKS = (1_000, 10_000, 50_000, 100_000)
 LONG_RATE = 800
 TINY = Path(__file__).parent.parent / "tests" / "runtime" / "data" / "tiny.lineward"
 
-_RUN = "import sys; from lineward.runtime.cli import main; sys.exit(main())"
 _SLOWEST = 0.4
 _SAMPLES = 100
 _PATIENCE = 600.0
@@ -123,7 +122,7 @@ def _long_run(folder: Path) -> dict[str, Any]:
         f'images = ["images"]\nrate = "{LONG_RATE}/s"\n[health]\nport = {port}\n[engine]\nthreads = 1\n'
     )
     with (folder / "long-run.log").open("w") as log:
-        process = subprocess.Popen([sys.executable, "-c", _RUN, "run", str(file)], stdout=log, stderr=log)
+        process = subprocess.Popen([*LINEWARD, "run", str(file)], stdout=log, stderr=log)
     marks = []
     try:
         with ConsoleProgress().step("long run", MARKS[-1]) as advance:
@@ -152,8 +151,7 @@ def _wait_until(port: int, parts: int, advance: Any) -> dict[str, int]:
 def _resources(pid: int) -> dict[str, float]:
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return {
-        "resident_mib": round(int(status["VmRSS"].split()[0]) / 1024, 1),
-        "anonymous_mib": round(int(status["RssAnon"].split()[0]) / 1024, 1),
+        **memory_of(pid),
         "threads": int(status["Threads"]),
         "files": len(list(Path(f"/proc/{pid}/fd").iterdir())),
     }

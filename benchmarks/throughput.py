@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.processes import LINEWARD, memory_of
 from benchmarks.results_file import write_results
 from lineward.export.presets import PRESETS
 from lineward.export.synthetic import write_dataset
@@ -37,7 +38,6 @@ IMAGES = 48
 FRAME = 1024
 MARKS = (1_000, 10_000, 50_000, 99_000)
 """After which memory is looked at; the last before the process ends."""
-LINEWARD = "import sys; from lineward.runtime.cli import main; sys.exit(main())"
 SMALL = Recipe(size=64, rows=64, false_reject_rate=0.2)
 
 
@@ -102,7 +102,7 @@ def _memory(folder: Path, count: int) -> list[dict[str, float]]:
     many.mkdir()
     for number, path in zip(range(count), itertools.cycle(paths)):
         os.link(path, many / f"{number:06d}.png")
-    words = [sys.executable, "-c", LINEWARD, "inspect", str(folder / "parts.lineward"), str(many), "--format", "jsonl"]
+    words = [*LINEWARD, "inspect", str(folder / "parts.lineward"), str(many), "--format", "jsonl"]
     marks: list[dict[str, float]] = []
     start = 0.0
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
@@ -111,7 +111,7 @@ def _memory(folder: Path, count: int) -> list[dict[str, float]]:
             start = start or time.perf_counter()
             if done in MARKS:
                 taken = round(time.perf_counter() - start, 1)
-                marks.append({"images": done, **_resident(process.pid), "seconds": taken})
+                marks.append({"images": done, **memory_of(process.pid), "seconds": taken})
                 print(marks[-1], flush=True)
     return marks
 
@@ -124,12 +124,6 @@ def _decoding(path: Path) -> float:
     start = time.perf_counter()
     read_image(path)
     return time.perf_counter() - start
-
-
-def _resident(pid: int) -> dict[str, float]:
-    rollup = dict(line.split(":") for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
-    resident, anonymous = (round(int(rollup[name].split()[0]) / 1024, 1) for name in ("Rss", "Anonymous"))
-    return {"resident_mib": resident, "anonymous_mib": anonymous}
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:
