@@ -90,8 +90,8 @@ def timed_elsewhere(wanted: Sequence[Candidate], store: Store, records: Sequence
         raise BenchError(
             f"the record of {of_none[0].product} from {of_none[0].created} is of none of the candidates' bundles "
             f"({bundle[:12]})",
-            do="search the same images, sizes and banks as when the bundles were written (--bundles), or write and "
-            "measure them again",
+            do="search in the folder and with the options with which the bundles were written (--bundles), or write "
+            "and measure them again",
         )
     return rows_of(timings, store, timings)
 
