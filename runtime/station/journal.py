@@ -42,6 +42,7 @@ _BUSY = 5.0  # seconds that SQLite waits for another program's lock before it is
 _CACHE_KIB = 256  # of pages: a journal is written at its end, and a station's memory must not grow with it
 _RETRY = 0.25
 _CHECK_SECONDS = 2.0
+_LOOK_EVERY = 1.0  # seconds; so long may parts go into a file that was damaged under the station's hands
 _TABLES = """
 CREATE TABLE station (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE part (
@@ -73,6 +74,14 @@ CREATE TABLE event (
 CREATE TABLE image (id INTEGER PRIMARY KEY, file TEXT NOT NULL, bytes INTEGER NOT NULL);
 CREATE TABLE skipped (first INTEGER PRIMARY KEY, last INTEGER NOT NULL);
 """
+_ENDS = (  # of all that is written to: the pages that the next rows need
+    "SELECT * FROM station",
+    "SELECT * FROM part ORDER BY sequence DESC LIMIT 1",
+    "SELECT * FROM part ORDER BY id DESC LIMIT 1",
+    "SELECT * FROM event ORDER BY sequence DESC LIMIT 1",
+    "SELECT * FROM image ORDER BY id DESC LIMIT 1",
+    "SELECT * FROM skipped ORDER BY first DESC LIMIT 1",
+)
 _INSERT_PART = (
     f"INSERT INTO part ({', '.join(COLUMNS[1:])}) VALUES ({', '.join('?' * (len(COLUMNS) - 1))})"
     " ON CONFLICT (id) DO NOTHING"
@@ -125,6 +134,7 @@ class Journal:
         self._forwarded = Forwarded()
         self._greatest_id = 0
         self._wrote = time.monotonic()
+        self._looked = time.monotonic()
         self._was_behind = False
         self._failure = ""
         self._wake = threading.Event()
@@ -248,6 +258,9 @@ class Journal:
                 self._waiting.popleft()
             self._wrote = time.monotonic()
         self._wrote = time.monotonic()
+        if self._wrote - self._looked > _LOOK_EVERY:
+            _look_afresh(self._connected())
+            self._looked = self._wrote
         self._failure = ""
         with self._idle:
             self._idle.notify_all()
@@ -528,6 +541,17 @@ def _check_pages(connection: sqlite3.Connection) -> None:
         connection.set_progress_handler(None, 0)
     if found != "ok":
         raise sqlite3.DatabaseError(found)
+
+
+def _look_afresh(connection: sqlite3.Connection) -> None:
+    """Read from the file what the next rows need: pages in memory would hide for long that the file was damaged.
+
+    Raises:
+        sqlite3.DatabaseError: it was.
+    """
+    connection.execute("PRAGMA shrink_memory")
+    for end in _ENDS:
+        connection.execute(end).fetchall()
 
 
 def _is_damage(error: Exception) -> bool:

@@ -95,6 +95,11 @@ threads = 1
         self._process.kill()
         self._process.wait()
 
+    def wait(self) -> int:
+        """Until it ends by itself; with which code."""
+        assert self._process is not None
+        return self._process.wait(30)
+
     def stop(self) -> None:
         """As systemd does."""
         assert self._process is not None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from lineward.runtime.inspection import Inspection, decide
 from lineward.runtime.preprocessing import Frame
 from lineward.runtime.station.configuration import Configuration, PlcTrigger, ReplayCamera, Seconds
 from lineward.runtime.station.jobs import Job
+from lineward.runtime.station.journal_reader import FILE_NAME
 from lineward.runtime.station.records import Capture, Event, PartRecord, Trigger
 from lineward.runtime.station.station import Station
 
@@ -156,6 +159,14 @@ def until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -
     while not condition():
         assert time.monotonic() < end, f"waited {seconds} s for {what}"
         time.sleep(0.002)
+
+
+def damage_journal(folder: Path) -> None:
+    """Overwrite every file of a journal in its place: SQLite has one of them in memory, where a shorter one is fatal."""
+    noise = random.Random(7)
+    for suffix in ("", "-wal", "-shm"):
+        with (folder / (FILE_NAME + suffix)).open("r+b") as file:
+            file.write(noise.randbytes(os.fstat(file.fileno()).st_size))
 
 
 def configuration(folder: Path, **changes: Any) -> Configuration:

@@ -22,6 +22,7 @@ from lineward.runtime.station.flight_record import FlightRecord
 from lineward.runtime.station.journal import Journal, prune
 from lineward.runtime.station.journal_reader import FILE_NAME, Forwarded, JournalReader
 from lineward.runtime.station.records import Event
+from tests.runtime.station.stand_ins import damage_journal
 from tests.runtime.station.station_samples import BUNDLE, UTC_NS, part
 
 SLOTS = 4096
@@ -293,10 +294,7 @@ def test_a_journal_damaged_while_it_is_written_is_moved_aside(folder: Path) -> N
         journal.forward(60, 0)
         assert journal.flush(PATIENCE)
         (last,) = reader.parts(last=1)
-        for suffix in ("", "-wal", "-shm"):
-            file = folder / f"{FILE_NAME}{suffix}"
-            with file.open("r+b") as stream:
-                stream.write(random.Random(7).randbytes(file.stat().st_size))
+        damage_journal(folder)
         for number in range(101, 201):
             go_through(flight, journal, number)
         until(lambda: journal.backlog == 0)
@@ -304,6 +302,27 @@ def test_a_journal_damaged_while_it_is_written_is_moved_aside(folder: Path) -> N
         assert [row.id for row in rows] == list(range(101, 201))
         assert rows[0].sequence > last.sequence  # so that nobody who reads on misses one
         assert reader.forwarded == Forwarded(60, 0)
+    assert event_names(folder) == ["journal_damaged"]
+
+
+def test_damage_in_the_middle_of_writing_is_found_within_seconds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read before the damage is in memory, and SQLite goes on with it and a new index of the file."""
+    insert = journal_module._insert
+
+    def insert_and_damage(connection: sqlite3.Connection, entry: object) -> None:
+        insert(connection, entry)
+        if getattr(getattr(entry, "trigger", None), "id", 0) == 20:
+            damage_journal(folder)
+
+    monkeypatch.setattr(journal_module, "_insert", insert_and_damage)
+    with running(folder) as (flight, journal):
+        for number in range(1, 20):
+            go_through(flight, journal, number)
+        assert journal.flush(PATIENCE)
+        go_through(flight, journal, 20)
+        until(lambda: list(folder.glob("*.damaged-*")) != [])
+        go_through(flight, journal, 21)
+    assert ids(folder) == [21]
     assert event_names(folder) == ["journal_damaged"]
 
 
