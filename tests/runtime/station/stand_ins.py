@@ -162,7 +162,7 @@ def until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -
 
 
 def damage_journal(folder: Path) -> None:
-    """Overwrite every file of a journal in its place: SQLite has one of them in memory, where a shorter one is fatal."""
+    """Overwrite every file of a journal in its place; a shorter one would be fatal, where SQLite has it mapped."""
     noise = random.Random(7)
     for suffix in ("", "-wal", "-shm"):
         with (folder / (FILE_NAME + suffix)).open("r+b") as file:

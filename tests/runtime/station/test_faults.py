@@ -325,7 +325,7 @@ def test_killed_and_restarted(impatient_station):
 
 
 def test_the_journals_index_is_cut_short(impatient_station):
-    """As by a copy over it: SQLite has it mapped, so that the kernel ends the process. The next run accounts for all."""
+    """As by a copy over it: SQLite has it mapped, so that the kernel ends the process; the next accounts for all."""
     impatient_station.start()
     with plc(impatient_station.port) as line:
         until(lambda: line.seen >= 20, "20 parts")
@@ -336,7 +336,8 @@ def test_the_journals_index_is_cut_short(impatient_station):
     impatient_station.stop()
     rows = {row.id: row for row in impatient_station.rows()}
     assert "station_killed" in impatient_station.event_names()
-    assert len(passed) >= 5 and all(rows[number].outcome == "passed" for number in passed)
+    assert len(passed) >= 5
+    assert all(rows[number].outcome == "passed" for number in passed)
 
 
 def test_no_stale_verdict_after_a_kill(tmp_path, tiny_path, golden_frames):
