@@ -25,7 +25,7 @@ from lineward.runtime.station.records import Capture, Event, PartRecord, Trigger
 from lineward.runtime.station.station import Station
 
 SHAPE = (8, 8)
-PATIENCE = 10.0
+PATIENCE = 30.0
 
 
 def frame_of(score: float) -> Frame:

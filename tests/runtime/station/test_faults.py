@@ -389,4 +389,5 @@ def test_the_wall_clock_jumps_a_day_and_back(unhurried_station, tmp_path):
     assert 1.9 * day < span < 2.1 * day  # it did jump
     never_told = [row.reason for row in rows if row.told_us is None]  # it waited for the late PLC's acknowledgement
     assert set(never_told) <= {"not_acknowledged"}
-    assert all(row.told_us < 500_000 for row in rows if row.told_us is not None)
+    told = [row.told_us for row in rows if row.told_us is not None]
+    assert 0 < min(told) <= max(told) < 20_000_000  # by the clock that does not jump
