@@ -10,6 +10,7 @@ higher of the two keeps the promise for both.
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,18 +29,26 @@ from lineward.export.bank import POOL_ROWS
 from lineward.export.bank.farthest_point import farthest_points, greatest_similarity
 from lineward.export.bundle_bank import with_bank
 from lineward.export.held_out import AUTO, Plan, Promise, plan_distinct
+from lineward.export.paged import paged
 from lineward.runtime import conformal
 from lineward.runtime.anomaly_map import image_score
-from lineward.runtime.bundle import EMBEDDING, GOLDEN_TENSOR, Bundle, decode_bundle, encode_bundle, encode_tensor
+from lineward.runtime.bundle import (
+    EMBEDDING,
+    GOLDEN_TENSOR,
+    SIMILARITY,
+    Bundle,
+    decode_bundle,
+    encode_bundle,
+    encode_tensor,
+)
 from lineward.runtime.calibrating import OneCamera, check_still_rejects
 from lineward.runtime.conformal import check_support
 from lineward.runtime.distinct import fingerprint, pixels_sha256
-from lineward.runtime.engines.onnxruntime import EmbeddingSession
+from lineward.runtime.engines.onnxruntime import EmbeddingSession, SimilaritySession
 from lineward.runtime.errors import CalibrationError, TrainingError
 from lineward.runtime.images import decode_image
 from lineward.runtime.inspector import Inspector
 from lineward.runtime.manifest import Addition, Golden, Threshold
-from lineward.runtime.preprocessing import Frame
 
 Rows = NDArray[np.float32]
 Similarity = NDArray[np.float32]
@@ -103,7 +112,8 @@ def adapt(
         progress: shows each step.
 
     Raises:
-        TrainingError: the bundle's bank has no farthest points, or the version is not higher than the bundle's.
+        TrainingError: the bundle's bank has no farthest points, the version is not higher than the bundle's, or the
+            disk for temporary files is full.
         CalibrationError: too few different images for the bundle's promise, or they would let a known defect pass.
         ImageError: an image cannot be read, or is of another shape or kind than the others or the bundle's own.
     """
@@ -111,20 +121,11 @@ def adapt(
     old = bundle.manifest.threshold
     rate, confidence = old.false_reject_rate, old.confidence
     check_support(rate, len(paths), confidence)
-    limit = admission_limit(bundle.bank)
-    eye = _Eye(bundle)
-    eye.camera.read(min(paths))  # the others are to be like this one
-    seen = _look(eye, paths, limit, progress)
-    plan = plan_distinct([(image.path, image.sha256) for image in seen], Promise(rate, confidence, AUTO, seed))
-    room = len(bundle.bank) // _ROOM
-    if plan.folds:
-        rows = _admit(bundle.bank, seen, limit, room)
-        judged = _cross_judged(eye, seen, limit, room, plan, progress)
-    else:
-        held_out = {digest for _, digest in plan.held_out}
-        rows = _admit(bundle.bank, [image for image in seen if image.sha256 not in held_out], limit, room)
-        judging = [image for image in seen if image.sha256 in held_out]
-        judged = _judge(eye, judging, rows, "score held-out images", progress)
+    eye, rule = _Eye(bundle), _Rule(bundle.bank)
+    with tempfile.TemporaryDirectory(prefix="lineward-") as folder:
+        images = _read(eye, paths, Path(folder), progress)
+        plan = plan_distinct([(image.path, image.sha256) for image in images], Promise(rate, confidence, AUTO, seed))
+        rows, judged = _learn(eye, rule, images, plan, POOL_ROWS // len(paths), progress)
     own = _own_threshold([score.after for score in judged], plan, old, seed)
     # What was counted of defects was counted with the old bank.
     threshold = msgspec.structs.replace(own if own.value > old.value else old, escapes=None)
@@ -136,7 +137,7 @@ def adapt(
         bundle=adapted,
         plan=plan,
         own=own,
-        full=len(rows) == room,
+        full=len(rows) == rule.room,
         rejected_before=sum(not score.before <= old.value for score in judged),
         rejected_after=sum(not score.after <= threshold.value for score in judged),
     )
@@ -170,45 +171,64 @@ def _check(bundle: Bundle, version: int | None) -> int:
 
 
 class _Eye:
-    """What a bundle sees: embeddings of images, and image scores of similarities."""
+    """What a bundle sees: embeddings of images, their similarity to its bank, and image scores of it."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self.bank = bundle.bank
+        self.bank, self.view = bundle.bank, bundle.view
         self.camera = OneCamera(bundle)
-        self._view, self._grid = bundle.view, bundle.manifest.grid
+        self._grid = bundle.manifest.grid
         self._area = bundle.manifest.score.area
         self._session = EmbeddingSession(bundle.members[EMBEDDING], self._grid, threads=1)
+        self._similarity = SimilaritySession(bundle.members[SIMILARITY], bundle.bank, threads=1)
 
-    def embed(self, frame: Frame) -> Rows:
-        """Unit patch embeddings of all inputs, float32 [patches, dimensions]."""
-        inputs = self._view.pixels(frame)
-        return np.concatenate([self._session.embed(inputs[i : i + 1])[0] for i in range(len(inputs))])
+    def embed(self, inputs: NDArray[np.uint8]) -> Rows:
+        """Unit patch embeddings of an image's inputs, float32 [inputs, patches, dimensions]."""
+        return np.concatenate([self._session.embed(inputs[i : i + 1]) for i in range(len(inputs))])
+
+    def similarity(self, embeddings: Rows) -> Similarity:
+        """The greatest similarity of each patch to the bank, float32 [inputs * patches]."""
+        return self._similarity.greatest(embeddings)
 
     def lattice(self, number: int) -> NDArray[np.intp]:
         """One of four lattices of patches that do not touch, as indices into the embeddings: those that count."""
-        chosen = np.zeros((len(self._view.counts), self._grid.rows, self._grid.columns), np.bool_)
+        chosen = np.zeros((len(self.view.counts), self._grid.rows, self._grid.columns), np.bool_)
         chosen[:, number // 2 % 2 :: 2, number % 2 :: 2] = True
-        return np.flatnonzero(chosen.ravel() & self._view.counts.ravel())
+        return np.flatnonzero(chosen.ravel() & self.view.counts.ravel())
 
     def score(self, similarity: Similarity) -> float:
         """The image score, of each patch's greatest similarity."""
         scores = (1 - similarity).reshape(-1, self._grid.rows, self._grid.columns)
-        return image_score(self._view.maps.anomaly_map(self._view.merge(scores)), self._area)
+        return image_score(self.view.maps.anomaly_map(self.view.merge(scores)), self._area)
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """A new image, as the bundle sees it.
+class _Image:
+    """A new image.
 
     Attributes:
         path: its file.
         sha256: of its pixels.
-        candidates: the patches that are far from the bank, float32 [any, dimensions].
+        inputs: what the embedding graph takes of it, uint8 [inputs, height, width, 3].
     """
 
     path: Path
     sha256: str
-    candidates: Rows
+    inputs: NDArray[np.uint8]
+
+
+class _Rule:
+    """Which patches a bank admits: those that are less similar to it than the limit, the farthest first, while there is
+    room.
+    """
+
+    def __init__(self, bank: Rows) -> None:
+        self.limit, self.room = admission_limit(bank), len(bank) // _ROOM
+        self._bank = bank
+
+    def admit(self, candidates: Sequence[Rows]) -> Rows:
+        """The rows to add, of the candidates of each image."""
+        pool = np.concatenate(candidates)
+        return farthest_points(pool, self._bank, min(self.room, len(pool)), until=self.limit) if len(pool) else pool
 
 
 @dataclass(frozen=True)
@@ -219,26 +239,52 @@ class _Scores:
     after: float
 
 
-def _look(eye: _Eye, paths: Sequence[Path], limit: float, progress: Progress) -> list[_Seen]:
-    """Look at each different image once; they come in the order of their hashes.
+def _read(eye: _Eye, paths: Sequence[Path], folder: Path, progress: Progress) -> list[_Image]:
+    """Each different image once, in the order of their hashes, their inputs paged."""
+    ordered = sorted(paths)
+    first = eye.view.pixels(eye.camera.read(ordered[0]))  # the others are to be like this one
+    inputs = paged(folder / "inputs", np.uint8, (len(ordered), *first.shape))
+
+    def read(number: int) -> _Image:
+        frame = eye.camera.read(ordered[number])
+        inputs[number] = eye.view.pixels(frame)
+        return _Image(ordered[number], pixels_sha256(frame), inputs[number])
+
+    distinct: dict[str, _Image] = {}
+    for image in _of_each(read, range(len(ordered)), "read new images", progress):
+        distinct.setdefault(image.sha256, image)
+    return [distinct[digest] for digest in sorted(distinct)]
+
+
+def _learn(
+    eye: _Eye, rule: _Rule, images: Sequence[_Image], plan: Plan, most: int, progress: Progress
+) -> tuple[Rows, list[_Scores]]:
+    """The rows to add, and the scores of held-out images; in folds each image is held out once."""
+    if plan.folds:
+        candidates = _look(eye, images, rule.limit, most, progress)
+        return rule.admit(candidates), _cross_judged(eye, rule, images, candidates, plan, progress)
+    held_out = {digest for _, digest in plan.held_out}
+    admitted = [image for image in images if image.sha256 not in held_out]
+    rows = rule.admit(_look(eye, admitted, rule.limit, most, progress))
+    judging = [image for image in images if image.sha256 in held_out]
+    return rows, _judge(eye, judging, rows, "score held-out images", progress)
+
+
+def _look(eye: _Eye, images: Sequence[_Image], limit: float, most: int, progress: Progress) -> list[Rows]:
+    """The patches of each image that are farther from the bank than the limit, the farthest `most` of them.
 
     Of every four neighbouring patches one is a candidate, another one in another image: neighbours are pooled from much
-    the same pixels, and most of the time goes into comparing candidates with the bank.
+    the same pixels, and much of the time goes into comparing candidates with the bank.
     """
-    share = max(1, POOL_ROWS // len(paths))
 
-    def look(path: Path) -> _Seen:
-        frame = eye.camera.read(path)
-        digest = pixels_sha256(frame)
-        candidates = eye.embed(frame)[eye.lattice(int(digest, 16))]
+    def look(image: _Image) -> Rows:
+        embeddings = eye.embed(image.inputs)
+        candidates = embeddings.reshape(-1, embeddings.shape[2])[eye.lattice(int(image.sha256, 16))]
         similarity = greatest_similarity(candidates, eye.bank)
-        order = np.argsort(similarity, kind="stable")[:share]
-        return _Seen(path, digest, candidates[order[similarity[order] < limit]])
+        order = np.argsort(similarity, kind="stable")[: max(1, most)]
+        return candidates[order[similarity[order] < limit]]
 
-    seen: dict[str, _Seen] = {}
-    for image in _of_each(look, sorted(paths), "look at new images", progress):
-        seen.setdefault(image.sha256, image)
-    return [seen[digest] for digest in sorted(seen)]
+    return _of_each(look, images, "look at new images", progress)
 
 
 def _of_each(work: Callable[[S], T], items: Sequence[S], step: str, progress: Progress) -> list[T]:
@@ -256,36 +302,30 @@ def _of_each(work: Callable[[S], T], items: Sequence[S], step: str, progress: Pr
     return results
 
 
-def _judge(eye: _Eye, images: Sequence[_Seen], rows: Rows, step: str, progress: Progress) -> list[_Scores]:
+def _judge(eye: _Eye, images: Sequence[_Image], rows: Rows, step: str, progress: Progress) -> list[_Scores]:
     """Image scores without and with more rows in the bank."""
 
-    def judge(image: _Seen) -> _Scores:
-        embeddings = eye.embed(eye.camera.read(image.path))
-        before = after = greatest_similarity(embeddings, eye.bank)
+    def judge(image: _Image) -> _Scores:
+        embeddings = eye.embed(image.inputs)
+        before = after = eye.similarity(embeddings)
         if len(rows):
-            after = np.maximum(before, greatest_similarity(embeddings, rows))
+            after = np.maximum(before, greatest_similarity(embeddings.reshape(-1, embeddings.shape[2]), rows))
         return _Scores(eye.score(before), eye.score(after))
 
     return _of_each(judge, images, step, progress)
 
 
 def _cross_judged(
-    eye: _Eye, seen: Sequence[_Seen], limit: float, room: int, plan: Plan, progress: Progress
+    eye: _Eye, rule: _Rule, images: Sequence[_Image], candidates: Sequence[Rows], plan: Plan, progress: Progress
 ) -> list[_Scores]:
     """The scores of each image, with rows from the folds it is not in."""
     scores: dict[int, _Scores] = {}
     for number, fold in enumerate(plan.folds, 1):
         apart = set(fold.tolist())
-        rows = _admit(eye.bank, [image for i, image in enumerate(seen) if i not in apart], limit, room)
-        judged = _judge(eye, [seen[i] for i in fold], rows, f"fold {number} of {len(plan.folds)}", progress)
+        rows = rule.admit([rows for i, rows in enumerate(candidates) if i not in apart])
+        judged = _judge(eye, [images[i] for i in fold], rows, f"fold {number} of {len(plan.folds)}", progress)
         scores.update(zip(fold.tolist(), judged, strict=True))
     return [scores[i] for i in range(len(scores))]
-
-
-def _admit(bank: Rows, images: Sequence[_Seen], limit: float, room: int) -> Rows:
-    """The rows to add: farthest first, until none is far enough or there is no more room."""
-    pool = np.concatenate([image.candidates for image in images])
-    return farthest_points(pool, bank, min(room, len(pool)), until=limit) if len(pool) else pool
 
 
 def _own_threshold(scores: Sequence[float], plan: Plan, old: Threshold, seed: int) -> Threshold:

@@ -42,6 +42,7 @@ from lineward.export.drift_reference import drift_reference
 from lineward.export.embedding import EmbeddingGraph, EmbeddingHead, FeatureGraph
 from lineward.export.held_out import AUTO, Plan, Promise, plan_calibration
 from lineward.export.onnx_graphs import export_embedding
+from lineward.export.paged import paged
 from lineward.export.quantisation import (
     COST_IMAGES,
     Calibration,
@@ -219,7 +220,8 @@ def train(
     Raises:
         CalibrationError: too few images for the promise, or their scores cannot be those of different good parts.
         DataError: the same image is given twice across the bank and the held-out ones, or the region does not fit them.
-        TrainingError: the recipe makes no sense, or its precision costs more than it may.
+        TrainingError: the recipe makes no sense, its precision costs more than it may, or the disk for temporary files
+            is full.
         ImageError: an image cannot be read, or, with a region or tiles, is of another shape or kind than the others.
     """
     _check_recipe(recipe)
@@ -468,9 +470,9 @@ def _judge_folds(
 
 
 def _preprocess_all(paths: Sequence[Path], sight: _Sight, folder: Path, progress: Progress) -> NDArray[np.uint8]:
-    """The inputs of all images, uint8 [N, inputs, height, width, 3], in a file that the system may page out."""
+    """The inputs of all images, uint8 [N, inputs, height, width, 3], paged."""
     shape = (len(paths), len(sight.view.counts), sight.spec.height, sight.spec.width, 3)
-    pixels = np.memmap(folder / "pixels", np.uint8, "w+", shape=shape)
+    pixels = paged(folder / "pixels", np.uint8, shape)
     with progress.step("read images", len(paths)) as advance:
         for index, path in enumerate(paths):
             pixels[index] = sight.view.pixels(sight.read(path))

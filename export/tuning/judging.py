@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lineward.calibration.metrics import PixelHistograms, image_auroc
 from lineward.export.bank import build_bank
 from lineward.export.bank.farthest_point import greatest_similarity
+from lineward.export.paged import paged
 from lineward.export.training import Progress, Recipe, train
 from lineward.export.tuning.judges import Judge, Panel
 from lineward.export.tuning.table import Accuracy
@@ -71,9 +72,7 @@ def judge_banks(
     patches = int(np.count_nonzero(bundle.view.counts))
     with tempfile.TemporaryDirectory(prefix="lineward-") as folder:
         learned, seen = (
-            np.lib.format.open_memmap(
-                Path(folder) / name, "w+", np.float32, (count, patches, bundle.manifest.grid.dimensions)
-            )
+            paged(Path(folder) / name, np.float32, (count, patches, bundle.manifest.grid.dimensions))
             for name, count in (("learned", len(panel.bank)), ("seen", len(panel.judges)))
         )
         _embed(bundle, (read_image(path) for path in panel.bank), learned, "embed good images", progress)
