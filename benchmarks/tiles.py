@@ -2,9 +2,9 @@
 
     python -m benchmarks.tiles
 
-A frame shows a tray of 128 synthetic parts, each photographed with 256 pixels. Defective frames are the good ones that
-judge, with a dark spot on one of the parts. Both bundles have the same input, rows and position 0; one sees each frame
-as one input, the other as 2x4 tiles.
+A frame shows a tray of 128 synthetic parts of twelve kinds, each photographed with 256 pixels. Defective frames
+are the good ones that judge, with a dark spot on one of the parts. Both bundles have the same input, rows and position
+0; one sees each frame as one input, the other as 2x4 tiles.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from lineward.runtime.inspector import Inspector
 
 SIDE, ROWS, COLUMNS = 256, 8, 16
 TILES = (2, 4)
-PARTS = 120
-"""Different parts; the first half is learned from, the other judges."""
+PARTS = 12
+"""Kinds of parts: each a synthetic part of its own, the same in every frame."""
 TRAIN, TEST = 40, 16
 SPOTS = (24, 48)
 """Diameters of the spots, in pixels of the frame."""
@@ -59,12 +59,11 @@ def main() -> None:
         with progress.step("render parts", PARTS) as advance:
             parts = [_rendered(seed, advance) for seed in range(PARTS)]
         random = np.random.default_rng(0)
-        learned, apart = parts[: PARTS // 2], parts[PARTS // 2 :]
         paths = []
         for index in range(TRAIN):
             paths.append(Path(scratch) / f"{index:03d}.png")
-            write_png(paths[-1], _tray(learned, random))
-        good = [_tray(apart, random) for _ in range(TEST)]
+            write_png(paths[-1], _tray(parts, random))
+        good = [_tray(parts, random) for _ in range(TEST)]
         spotted = {size: [_spotted(frame, size, random) for frame in good] for size in SPOTS}
         ways = {"whole": WHOLE, "tiles 2x4": replace(WHOLE, tiles=TILES)}
         figures = {}
