@@ -258,8 +258,8 @@ class Journal:
                 self._waiting.popleft()
             self._wrote = time.monotonic()
         self._wrote = time.monotonic()
-        if self._wrote - self._looked > _LOOK_EVERY:
-            _look_afresh(self._connected())
+        if self._connection is not None and self._wrote - self._looked > _LOOK_EVERY:
+            _look_afresh(self._connection)  # if the file was taken away, the next part will show it
             self._looked = self._wrote
         self._failure = ""
         with self._idle:
