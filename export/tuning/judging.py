@@ -68,6 +68,9 @@ def judge_banks(
 
     Yields:
         Rows, and what was found; nothing for a bank that the patches that count cannot fill.
+
+    Raises:
+        TrainingError: the disk for temporary files is full.
     """
     patches = int(np.count_nonzero(bundle.view.counts))
     with tempfile.TemporaryDirectory(prefix="lineward-") as folder:
