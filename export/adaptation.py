@@ -322,7 +322,7 @@ def _cross_judged(
     scores: dict[int, _Scores] = {}
     for number, fold in enumerate(plan.folds, 1):
         apart = set(fold.tolist())
-        rows = rule.admit([rows for i, rows in enumerate(candidates) if i not in apart])
+        rows = rule.admit([patches for i, patches in enumerate(candidates) if i not in apart])
         judged = _judge(eye, [images[i] for i in fold], rows, f"fold {number} of {len(plan.folds)}", progress)
         scores.update(zip(fold.tolist(), judged, strict=True))
     return [scores[i] for i in range(len(scores))]

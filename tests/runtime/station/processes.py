@@ -104,7 +104,7 @@ threads = 1
         """As systemd does."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
-        assert self._process.wait(30) == 0, self.log.read_text()[-3000:]
+        assert self.wait() == 0, self.log.read_text()[-3000:]
         assert "Traceback" not in self.log.read_text()
 
     def end(self) -> None:

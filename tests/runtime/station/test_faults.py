@@ -42,9 +42,9 @@ def station(tmp_path, tiny_path, golden_frames) -> Iterator[StationProcess]:
 
 @pytest.fixture
 def unhurried_station(tmp_path, tiny_path, golden_frames) -> Iterator[StationProcess]:
-    """The same, at 20 parts a second: a machine that does something else besides has no part too many."""
+    """The same, at 10 parts a second: a machine that does something else besides has no part too many."""
     images(tmp_path, golden_frames)
-    camera = REPLAY.replace("50/s", "20/s")
+    camera = REPLAY.replace("50/s", "10/s")
     with station_process(tmp_path, tiny_path, camera=camera, plc='acknowledge_within = "5s"') as process:
         yield process
 
@@ -389,5 +389,4 @@ def test_the_wall_clock_jumps_a_day_and_back(unhurried_station, tmp_path):
     assert 1.9 * day < span < 2.1 * day  # it did jump
     never_told = [row.reason for row in rows if row.told_us is None]  # it waited for the late PLC's acknowledgement
     assert set(never_told) <= {"not_acknowledged"}
-    told = [row.told_us for row in rows if row.told_us is not None]
-    assert 0 < min(told) <= max(told) < 20_000_000  # by the clock that does not jump
+    assert all(0 < row.told_us < 500_000 for row in rows if row.told_us is not None)

@@ -322,7 +322,7 @@ def test_damage_in_the_middle_of_writing_is_found_within_seconds(folder: Path, m
         go_through(flight, journal, 20)
         until(lambda: list(folder.glob("*.damaged-*")) != [])
         go_through(flight, journal, 21)
-    assert ids(folder)[-1] == 21
+    assert ids(folder) in ([21], [20, 21])  # 20 is in the damaged file, where SQLite took it
     assert event_names(folder) == ["journal_damaged"]
 
 
